@@ -1,0 +1,55 @@
+"""The ground floor: plain arrays in, plain arrays out; no Tensor, no layer, no file.
+
+Imported as `minifcn.kernels`. Each device is one subpackage with the same function names:
+`reference` (NumPy, the formulas spelled out) and `cpu` (Numba). Both obey this contract:
+
+* Arrays are indexed [N, C, H, W], convolution weights [K, C/groups, R, S]. Any strides are accepted, also
+  empty batches. Inputs are never written to, the optimisers' `w` and state excepted.
+* float32 in, float32 out; float64 in, float64 out. Sums may be wider inside. All float arrays of one call
+  have one dtype.
+* The same inputs give the same bits, on every run and for every number of threads.
+* Sizes and offsets come from `geometry` alone, which also refuses what is not feasible.
+
+| kernel | returns |
+|---|---|
+| conv2d_forward(x, w, b, stride, padding, dilation, groups) | y [N, K, P, Q]; b [K] or None |
+| conv2d_backward_input(dy, w, input_size, stride, padding, dilation, groups) | dx [N, C, H, W] |
+| conv2d_backward_weight(dy, x, window, stride, padding, dilation, groups) | dw [K, C/groups, R, S] |
+| conv2d_backward_bias(dy) | db [K] |
+| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax int32 [N, C, P, Q] = h W + w |
+| max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
+| avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
+| avg_pool2d_backward_input(dy, input_size, window, stride, padding, ceil_mode, count_include_pad) | dx |
+| bilinear_upsample_forward(x, factor, padding) | y [N, C, P, Q] |
+| bilinear_upsample_backward_input(dy, input_size, factor, padding) | dx |
+| crop_forward(x, offset, size) / crop_backward_input(dy, offset, input_size) | window of x / its adjoint |
+| crop_sum_forward(x, skip, offset) | x + skip's window at offset |
+| relu_forward(x) / relu_backward_input(dy, y) | y / dx |
+| dropout_forward(x, p, key) / dropout_backward_input(dy, p, key) | y / dx; key = (seed, step, layer) |
+| add_forward(x, y), scale_forward(x, factor) | arrays of the same shape |
+| cross_entropy_forward(x, target, weight, ignore_index) | losses [N, H, W], probabilities [N, C, H, W] |
+| cross_entropy_backward_input(dy, probabilities, target, weight, ignore_index) | dx |
+| sgd_step(w, g, velocity, lr, momentum, weight_decay, form) | None: w and velocity change in place |
+| adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled) | None: in place |
+
+Transposed convolution needs no kernels of its own: its forward is `conv2d_backward_input`, its backward-input
+is `conv2d_forward`, its backward-weight is `conv2d_backward_weight` with the two arrays exchanged.
+
+At the kinks: ReLU'(0) = 0; the first maximum of a window in row-major order takes the gradient; padding never
+wins a maximum; NaN wins it, and no kernel drops a NaN. A pixel with the ignored label has loss 0 and gradient 0.
+"""
+
+import importlib
+from types import ModuleType
+
+if __name__ == "kernels":
+    raise ImportError("this folder is the package minifcn.kernels: import it by that name")
+
+DEVICES = ("reference", "cpu")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a device's kernels when they are first asked for: Numba costs half a second to import."""
+    if name in (*DEVICES, "geometry"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"minifcn.kernels has no {name!r}; it has {', '.join(DEVICES)} and geometry")

@@ -1,0 +1,69 @@
+"""What every kernel asks of its arguments, on every device; one message for each broken rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class ShapeError(ValueError):
+    """Shapes, windows, dtypes or labels that do not fit together; the message names the values and the rule."""
+
+
+def same_dtype(**arrays) -> None:
+    """Raise unless all arrays are float32, or all are float64; None is skipped."""
+    dtypes = {name: str(array.dtype) for name, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) != 1 or not set(dtypes.values()) <= {"float32", "float64"}:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise ShapeError(f"arrays must all be float32 or all be float64, got {listed}")
+
+
+def expect_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless `shape` is `expected`."""
+    if tuple(shape) != tuple(expected):
+        raise ShapeError(f"{name} has shape {tuple(shape)}, but must have {tuple(expected)}")
+
+
+def expect_rank4(name: str, shape: tuple[int, ...]) -> None:
+    """Raise unless `shape` has the four axes [N, C, H, W]."""
+    if len(shape) != 4:
+        raise ShapeError(f"{name} must have 4 axes [N, C, H, W], but has shape {tuple(shape)}")
+
+
+def check_target(x_shape, target, weight, ignore_index) -> None:
+    """Raise unless `target` [N, H, W] holds integers, each a class of x [N, C, H, W] or the ignored label."""
+    expect_rank4("logits", x_shape)
+    expect_shape("target", target.shape, (x_shape[0], *x_shape[2:]))
+    if target.dtype.kind not in "iu":
+        raise ShapeError(f"target must hold integers, but has dtype {target.dtype}")
+    if weight is not None:
+        expect_shape("weight", weight.shape, (x_shape[1],))
+    # Two cheap passes decide nearly always; the exact look is for those that fail them.
+    if target.size and (target.min() < 0 or target.max() >= x_shape[1]):
+        wrong = ((target < 0) | (target >= x_shape[1])) & (target != ignore_index)
+        if wrong.any():
+            n, h, w = (int(i) for i in np.argwhere(wrong)[0])
+            raise ShapeError(
+                f"label (={target[n, h, w]}) of image {n}, row {h}, column {w} must be a class from 0 to "
+                f"{x_shape[1] - 1} or the ignored label {ignore_index}"
+            )
+
+
+FORMS = ("caffe", "pytorch")
+
+
+def check_sgd(w, g, velocity, form) -> None:
+    """Raise unless the arrays fit each other and the form is known."""
+    same_dtype(w=w, g=g, velocity=velocity)
+    expect_shape("g", g.shape, w.shape)
+    expect_shape("velocity", velocity.shape, w.shape)
+    if form not in FORMS:
+        raise ShapeError(f"form (={form!r}) must be one of {', '.join(FORMS)}")
+
+
+def check_adam(w, g, mean, square, step) -> None:
+    """Raise unless the arrays fit each other and the step counts from 1."""
+    same_dtype(w=w, g=g, mean=mean, square=square)
+    for name, array in (("g", g), ("mean", mean), ("square", square)):
+        expect_shape(name, array.shape, w.shape)
+    if step < 1:
+        raise ShapeError(f"step (={step}) must count from 1")

@@ -1,0 +1,41 @@
+"""NumPy kernels: each formula spelled out. Slow, and the specification that every other device is held to."""
+
+from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from .crop import crop_backward_input, crop_forward, crop_sum_forward
+from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
+from .dropout import dropout_backward_input, dropout_forward
+from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
+from .optimizers import adam_step, sgd_step
+from .pool2d import (
+    avg_pool2d_backward_input,
+    avg_pool2d_forward,
+    max_pool2d_backward_input,
+    max_pool2d_forward,
+)
+from .upsample import bilinear_upsample_backward_input, bilinear_upsample_forward
+
+__all__ = [
+    "adam_step",
+    "add_forward",
+    "avg_pool2d_backward_input",
+    "avg_pool2d_forward",
+    "bilinear_upsample_backward_input",
+    "bilinear_upsample_forward",
+    "conv2d_backward_bias",
+    "conv2d_backward_input",
+    "conv2d_backward_weight",
+    "conv2d_forward",
+    "crop_backward_input",
+    "crop_forward",
+    "crop_sum_forward",
+    "cross_entropy_backward_input",
+    "cross_entropy_forward",
+    "dropout_backward_input",
+    "dropout_forward",
+    "max_pool2d_backward_input",
+    "max_pool2d_forward",
+    "relu_backward_input",
+    "relu_forward",
+    "scale_forward",
+    "sgd_step",
+]

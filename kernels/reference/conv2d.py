@@ -1,0 +1,93 @@
+"""Convolution in NumPy: one einsum a tap, in float64.
+
+y[n,k,p,q] = b[k] + sum_{c,r,s} w[k,c,r,s] x[n,c, p stride - pad + r dilation, q stride - pad + s dilation],
+x = 0 outside the image: what deep learning calls convolution, and mathematics cross-correlation. The
+derivation of the three gradients stands in `minifcn/ops/conv2d.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import checks, geometry
+from ..geometry import Conv2dGeometry
+
+
+def _padded(x: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
+    """x with its zero border, in float64, channels split into groups: [N, G, C/G, H+2pad, W+2pad]."""
+    (ph, pw) = geo.padding
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    return x.reshape(geo.N, geo.groups, geo.C // geo.groups, *x.shape[2:])
+
+
+def _tap(padded: np.ndarray, r: int, s: int, geo: Conv2dGeometry) -> np.ndarray:
+    """The view [N, G, C/G, P, Q] of all padded pixels that tap (r, s) meets, one an output pixel."""
+    (sh, sw), (dh, dw) = geo.stride, geo.dilation
+    top, left = r * dh, s * dw
+    return padded[..., top : top + (geo.P - 1) * sh + 1 : sh, left : left + (geo.Q - 1) * sw + 1 : sw]
+
+
+def _grouped_weight(w: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
+    """w as [G, K/G, C/G, R, S] in float64."""
+    return w.astype(np.float64).reshape(geo.groups, geo.K // geo.groups, *w.shape[1:])
+
+
+def _grouped_output(dy: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
+    """dy as [N, G, K/G, P, Q] in float64."""
+    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    return dy.astype(np.float64).reshape(geo.N, geo.groups, geo.K // geo.groups, geo.P, geo.Q)
+
+
+def conv2d_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """y [N, K, P, Q] of x [N, C, H, W], w [K, C/groups, R, S] and b [K] or None."""
+    checks.same_dtype(x=x, weight=w, bias=b)
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    padded, grouped = _padded(x, geo), _grouped_weight(w, geo)
+    y = np.zeros((geo.N, geo.groups, geo.K // geo.groups, geo.P, geo.Q))
+    for r in range(geo.R):
+        for s in range(geo.S):
+            y += np.einsum("ngcpq,gkc->ngkpq", _tap(padded, r, s, geo), grouped[..., r, s])
+    y = y.reshape(geo.y_shape)
+    if b is not None:
+        checks.expect_shape("bias", b.shape, (geo.K,))
+        y += b.astype(np.float64)[:, None, None]
+    return y.astype(x.dtype)
+
+
+def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
+    """dx [N, C, H, W] for an input of size `input_size` = (H, W): each tap scatters what it gathered."""
+    checks.same_dtype(dy=dy, weight=w)
+    checks.expect_rank4("dy", dy.shape)
+    geo = geometry.conv2d(
+        (dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups
+    )
+    grouped_dy, grouped_w = _grouped_output(dy, geo), _grouped_weight(w, geo)
+    padded = _padded(np.zeros(geo.x_shape), geo)
+    for r in range(geo.R):
+        for s in range(geo.S):
+            _tap(padded, r, s, geo)[...] += np.einsum("ngkpq,gkc->ngcpq", grouped_dy, grouped_w[..., r, s])
+    (ph, pw) = geo.padding
+    dx = padded[..., ph : ph + geo.H, pw : pw + geo.W].reshape(geo.x_shape)
+    return dx.astype(dy.dtype)
+
+
+def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, groups=1):
+    """dw [K, C/groups, R, S]: each tap's inputs against all upstream gradients."""
+    checks.same_dtype(dy=dy, x=x)
+    checks.expect_rank4("x", x.shape)
+    checks.expect_rank4("dy", dy.shape)
+    w_shape = (dy.shape[1], x.shape[1] // groups, *geometry.pair(window, "window", 1))
+    geo = geometry.conv2d(x.shape, w_shape, stride, padding, dilation, groups)
+    padded, grouped_dy = _padded(x, geo), _grouped_output(dy, geo)
+    dw = np.zeros((geo.groups, geo.K // geo.groups, *w_shape[1:]))
+    for r in range(geo.R):
+        for s in range(geo.S):
+            dw[..., r, s] = np.einsum("ngkpq,ngcpq->gkc", grouped_dy, _tap(padded, r, s, geo))
+    return dw.reshape(w_shape).astype(x.dtype)
+
+
+def conv2d_backward_bias(dy):
+    """db [K]: the sum of dy [N, K, P, Q] over all images and pixels."""
+    checks.same_dtype(dy=dy)
+    checks.expect_rank4("dy", dy.shape)
+    return dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype)

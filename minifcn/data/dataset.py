@@ -1,0 +1,44 @@
+"""What a data set is: a sequence of samples with class names and colours.
+
+A label holds class numbers 0 .. C-1 and IGNORE (255, "void" in PASCAL VOC) where no class is given;
+losses and metrics leave such pixels out.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture: image uint8 [H, W, 3] RGB, label uint8 [H, W] (None where there is none), name without suffix."""
+
+    image: np.ndarray
+    label: np.ndarray | None
+    name: str
+
+
+class Dataset(ABC):
+    """A finite, indexable set of samples; reading an index twice gives the same sample.
+
+    classes: the C class names, palette: uint8 [C, 3] RGB, void: the label value that is left out.
+    """
+
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    void: int = IGNORE
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index` (0 .. len-1; IndexError outside)."""
+
+    def source(self, index: int) -> str:
+        """Where sample `index` comes from, for messages: a file, or the name of a generated sample."""
+        return self[index].name
