@@ -55,9 +55,7 @@ def conv_size(size: int, window: int, stride: int, padding: int, dilation: int) 
     return (size + 2 * padding - extent) // stride + 1
 
 
-def conv_transpose_size(
-    size: int, window: int, stride: int, padding: int, dilation: int, output_padding: int
-) -> int:
+def conv_transpose_size(size: int, window: int, stride: int, padding: int, dilation: int, output_padding: int) -> int:
     """Output size of a transposed convolution along one axis."""
     if output_padding >= max(stride, dilation):
         raise ShapeError(
@@ -65,9 +63,7 @@ def conv_transpose_size(
         )
     out = stride * (size - 1) + dilation * (window - 1) + 1 - 2 * padding + output_padding
     if out < 1:
-        raise ShapeError(
-            f"padding (={padding}) leaves nothing of the transposed convolution's output (size {out})"
-        )
+        raise ShapeError(f"padding (={padding}) leaves nothing of the transposed convolution's output (size {out})")
     return out
 
 
@@ -162,9 +158,7 @@ def conv2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1) -
     N, C, H, W = x_shape
     K, channels, R, S = w_shape
     if groups < 1 or C % groups or K % groups:
-        raise ShapeError(
-            f"groups (={groups}) must divide the input channels (={C}) and output channels (={K})"
-        )
+        raise ShapeError(f"groups (={groups}) must divide the input channels (={C}) and output channels (={K})")
     if channels != C // groups:
         raise ShapeError(
             f"weight has {channels} input channels a group, but x has {C} channels in {groups} group(s), "
@@ -175,6 +169,23 @@ def conv2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1) -
     P = conv_size(H, R, stride[0], padding[0], dilation[0])
     Q = conv_size(W, S, stride[1], padding[1], dilation[1])
     return Conv2dGeometry(N, C, H, W, K, R, S, P, Q, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1, output_padding=0) -> Pair:
+    """Output size (P, Q) of the transposed convolution of x [N, C, H, W] with w [C, K/groups, R, S]."""
+    expect_rank4("x", x_shape)
+    expect_rank4("weight", w_shape)
+    stride, padding, dilation = pair(stride, "stride", 1), pair(padding, "padding"), pair(dilation, "dilation", 1)
+    output_padding = pair(output_padding, "output_padding")
+    if w_shape[0] != x_shape[1]:
+        raise ShapeError(f"weight has {w_shape[0]} input channels, but x has {x_shape[1]} channels")
+    P, Q = (
+        conv_transpose_size(
+            x_shape[2 + axis], w_shape[2 + axis], stride[axis], padding[axis], dilation[axis], output_padding[axis]
+        )
+        for axis in (0, 1)
+    )
+    return (P, Q)
 
 
 @dataclass(frozen=True)
@@ -320,9 +331,7 @@ def crop_offset(source: CoordinateMap, reference: CoordinateMap) -> int:
     """
     between = reference.inverse().then(source)
     if between.scale != 1:
-        raise ShapeError(
-            f"crop between maps of scale {source.scale} and {reference.scale}: scales must be equal"
-        )
+        raise ShapeError(f"crop between maps of scale {source.scale} and {reference.scale}: scales must be equal")
     if between.shift < 0 or between.shift.denominator != 1:
         raise ShapeError(f"crop offset (={between.shift}) must be an integer of at least 0")
     return int(between.shift)

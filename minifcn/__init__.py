@@ -31,3 +31,39 @@ def _load_kernels_of_a_checkout() -> None:
 _load_kernels_of_a_checkout()
 
 from . import kernels  # noqa: E402
+from .device import known_devices, replaced  # noqa: E402
+from .errors import MinifcnError  # noqa: E402
+from .ops import (  # noqa: E402
+    avg_pool2d,
+    bilinear_upsample,
+    conv2d,
+    conv_transpose2d,
+    crop,
+    crop_sum,
+    cross_entropy,
+    dropout,
+    max_pool2d,
+    relu,
+)
+from .tensor import Op, Tensor, from_dlpack, no_grad  # noqa: E402
+
+__all__ = [
+    "MinifcnError",
+    "Op",
+    "Tensor",
+    "avg_pool2d",
+    "bilinear_upsample",
+    "conv2d",
+    "conv_transpose2d",
+    "crop",
+    "crop_sum",
+    "cross_entropy",
+    "dropout",
+    "from_dlpack",
+    "kernels",
+    "known_devices",
+    "max_pool2d",
+    "no_grad",
+    "relu",
+    "replaced",
+]

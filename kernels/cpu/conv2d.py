@@ -91,9 +91,7 @@ def _patch_product_job(
                         patches, a_start, part, 1, flat_panels, b_start, width, width, total, start, columns, part
                     )
                 else:
-                    block_product(
-                        patches, a_start, part, 1, flat_panels, b_start, width, width, tile, 0, width, part
-                    )
+                    block_product(patches, a_start, part, 1, flat_panels, b_start, width, width, tile, 0, width, part)
                     for i in range(ROWS):
                         add_run(tile, i * width, total, start + i * columns, width)
     rows, grid_columns = grid[0], grid[1]
@@ -221,9 +219,7 @@ def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, gr
     """See `reference.conv2d_backward_input`."""
     checks.same_dtype(dy=dy, weight=w)
     checks.expect_rank4("dy", dy.shape)
-    geo = geometry.conv2d(
-        (dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups
-    )
+    geo = geometry.conv2d((dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     source, w = channels_last(dy), np.ascontiguousarray(w)
     dx = np.zeros((geo.N, geo.H, geo.W, geo.C), dy.dtype)
@@ -256,9 +252,7 @@ def _weight_gradient_job(source, shape, c0, C, runs, grid, dy, width, first, las
         _gather(source, shape, c0, C, runs, grid, start, pixels, d0, d1, patches, rows)
         for column in range(0, K, width):
             for row in range(0, rows, ROWS):
-                block_product(
-                    patches, row, 1, rows, flat_dy, start * K + column, K, width, tile, 0, width, pixels
-                )
+                block_product(patches, row, 1, rows, flat_dy, start * K + column, K, width, tile, 0, width, pixels)
                 for i in range(ROWS):
                     add_run(tile, i * width, flat_total, (row + i) * K + column, width)
 
@@ -314,9 +308,7 @@ def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, group
     for g in range(groups):
         columns = _padded_columns(matrix[:, g * K : (g + 1) * K], width)
         totals = np.zeros((shares, depth_rows, columns.shape[1]), x.dtype)
-        _weight_gradient(
-            source.reshape(-1), source.shape, g * C, C, taps * C, runs, grid, columns, width, totals
-        )
+        _weight_gradient(source.reshape(-1), source.shape, g * C, C, taps * C, runs, grid, columns, width, totals)
         _add_shares(totals, dw[g * K : (g + 1) * K])
     return dw.reshape(w_shape)
 

@@ -24,9 +24,7 @@ def flat_views(*arrays: np.ndarray) -> tuple[tuple[int, ...], list[np.ndarray]]:
 
     They have one shape. What does not lie in that order is copied.
     """
-    order = tuple(
-        int(axis) for axis in np.argsort([-abs(stride) for stride in arrays[0].strides], kind="stable")
-    )
+    order = tuple(int(axis) for axis in np.argsort([-abs(stride) for stride in arrays[0].strides], kind="stable"))
     return order, [np.ascontiguousarray(array.transpose(order)).reshape(-1) for array in arrays]
 
 

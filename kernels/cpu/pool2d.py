@@ -114,17 +114,13 @@ def max_pool2d_forward(x, window, stride=None, padding=0, dilation=1, ceil_mode=
     return channels_first(y), channels_first(argmax)
 
 
-def max_pool2d_backward_input(
-    dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False
-):
+def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False):
     """See `reference.max_pool2d_backward_input`."""
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     dx = np.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    _max_backward(
-        channels_last(dy), channels_last(argmax), (geo.R, geo.S), geo.stride, geo.padding, geo.dilation, dx
-    )
+    _max_backward(channels_last(dy), channels_last(argmax), (geo.R, geo.S), geo.stride, geo.padding, geo.dilation, dx)
     return channels_first(dx)
 
 
@@ -138,9 +134,7 @@ def avg_pool2d_forward(x, window, stride=None, padding=0, ceil_mode=False, count
     return channels_first(y)
 
 
-def avg_pool2d_backward_input(
-    dy, input_size, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True
-):
+def avg_pool2d_backward_input(dy, input_size, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """See `reference.avg_pool2d_backward_input`."""
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, 1, ceil_mode)

@@ -58,9 +58,7 @@ def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, gr
     """dx [N, C, H, W] for an input of size `input_size` = (H, W): each tap scatters what it gathered."""
     checks.same_dtype(dy=dy, weight=w)
     checks.expect_rank4("dy", dy.shape)
-    geo = geometry.conv2d(
-        (dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups
-    )
+    geo = geometry.conv2d((dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups)
     grouped_dy, grouped_w = _grouped_output(dy, geo), _grouped_weight(w, geo)
     padded = _padded(np.zeros(geo.x_shape), geo)
     for r in range(geo.R):

@@ -41,9 +41,7 @@ def max_pool2d_forward(x, window, stride=None, padding=0, dilation=1, ceil_mode=
     return y, argmax
 
 
-def max_pool2d_backward_input(
-    dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False
-):
+def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False):
     """dx [N, C, H, W]: each dy goes to the place that won; windows that overlap add up."""
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
@@ -68,9 +66,7 @@ def avg_pool2d_forward(x, window, stride=None, padding=0, ceil_mode=False, count
     return (total / np.outer(*geometry.window_counts(geo, count_include_pad))).astype(x.dtype)
 
 
-def avg_pool2d_backward_input(
-    dy, input_size, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True
-):
+def avg_pool2d_backward_input(dy, input_size, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """dx [N, C, H, W]: every element of a window gets dy over the window's number of elements."""
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, 1, ceil_mode)

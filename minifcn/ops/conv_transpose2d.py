@@ -1,0 +1,77 @@
+"""Transposed convolution ("deconvolution"): the adjoint of a convolution, used to restore resolution.
+
+Forward
+    Each input pixel spreads a window, and the windows add up:
+
+    y[n,k,h,w] = b[k] + sum_{c,p,q,r,s} x[n,c,p,q] w[c,k,r,s]   over all (p,r), (q,s) with
+                 h = p stride - pad + r dilation and w = q stride - pad + s dilation.
+
+    Compare the convolution's gradient for its input: it is this very sum, with dy in x's place and the weight's
+    first axis counting what is x's channel here. The output size is stride (H - 1) + dilation (R - 1) + 1 - 2 pad +
+    output_padding; the last term says which of the `stride` input sizes that a convolution maps to H is meant.
+
+Backward
+    Let A be the convolution with weight w: conv(z) = A z. Then y = A^T x, and
+
+    dx = (A^T)^T dy = A dy:              the convolution's forward pass, on dy;
+    dw: <y, dy> = <A^T x, dy> = <x, A dy> is the same trilinear form of (w, x, dy) as the convolution's <A z, dz>
+        with z = dy and dz = x, so dw is the convolution's weight gradient with its two arrays exchanged,
+
+    dw[c,k,r,s] = sum_{n,p,q} x[n,c,p,q] dy[n,k, p stride - pad + r dilation, q stride - pad + s dilation];
+
+    db[k] = sum_{n,h,w} dy[n,k,h,w].
+
+    So there are no kernels of its own: all four are the convolution's.
+
+Source
+    Long, Shelhamer and Darrell, 2015, section 3.3 ("upsampling is backwards strided convolution"); Zeiler et al.,
+    2010, "Deconvolutional networks"; Dumoulin and Visin, 2016, chapter 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kernels import geometry
+from ..tensor import Op, Tensor
+from .conv2d import Size
+
+
+class ConvTranspose2d(Op):
+    """y [N, K, P, Q] of x [N, C, H, W], w [C, K/groups, R, S] and b [K] or None."""
+
+    def __init__(
+        self, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1
+    ) -> None:
+        self.window, self.output_padding = (stride, padding, dilation, groups), output_padding
+
+    def forward(self, x: Any, w: Any, b: Any = None) -> Any:
+        self.x, self.w, self.has_bias = x, w, b is not None
+        size = geometry.conv_transpose2d(x.shape, w.shape, *self.window, self.output_padding)
+        y = self.kernel("conv2d_backward_input")(x, w, size, *self.window)
+        return y if b is None else y + b[:, None, None]
+
+    def backward(self, dy: Any) -> tuple[Any, Any, Any]:
+        x, w = self.x, self.w
+        dx = self.kernel("conv2d_forward")(dy, w, None, *self.window) if self.wants(0) else None
+        dw = self.kernel("conv2d_backward_weight")(x, dy, w.shape[2:], *self.window) if self.wants(1) else None
+        db = self.kernel("conv2d_backward_bias")(dy) if self.has_bias and self.wants(2) else None
+        return dx, dw, db
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """Transposed convolution of x [N, C, H, W] with weight [C, K/groups, R, S] and bias [K]: [N, K, P, Q].
+
+    P = stride (H - 1) + dilation (R - 1) + 1 - 2 padding + output_padding. Raises ShapeError where channels, groups
+    or sizes do not fit.
+    """
+    return ConvTranspose2d(stride, padding, output_padding, groups, dilation)(x, weight, bias)

@@ -1,0 +1,94 @@
+"""Softmax cross entropy of every pixel: the loss of semantic segmentation.
+
+Forward
+    With logits x[n,c,h,w], label t = t[n,h,w] and class weights w[c] (1 by default),
+
+    p[n,c,h,w] = exp(x[n,c,h,w]) / sum_j exp(x[n,j,h,w]),     l[n,h,w] = -w[t] log p[n,t,h,w],
+
+    l = 0 where t is the ignored label. Computed as w[t] (log sum_j exp(x_j - m) - (x_t - m)) with m = max_j x_j,
+    which is the same number and cannot overflow. Then by `reduction`
+
+    mean   L = sum l / sum w[t] over the pixels that are not ignored (0 if there are none);
+    batch  L = sum l / N, the "unnormalised" loss of the released FCN nets, a sum over each image;
+    sum    L = sum l;
+    none   L = l, one number a pixel.
+
+Backward
+    For one pixel, l = w[t] (log sum_j exp(x_j) - x_t). The first term has the derivative exp(x_c) / sum_j exp(x_j)
+    = p_c, the second one 1 if c = t:
+
+    dx[n,c,h,w] = dl[n,h,w] w[t] (p[n,c,h,w] - [c = t]),   dl = dL times 1/sum w[t], 1/N, or 1.
+
+    It is exactly zero at ignored pixels, and sums to zero over the channels everywhere: adding one number to all
+    logits of a pixel changes nothing.
+
+Source
+    Bridle, 1990, "Probabilistic interpretation of feedforward classification network outputs"; Long, Shelhamer and
+    Darrell, 2015, section 3.4; Caffe's SoftmaxWithLoss layer (Jia et al., 2014) for the normalisations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import MinifcnError
+from ..tensor import Op, Tensor
+
+REDUCTIONS = ("mean", "batch", "sum", "none")
+IGNORE_INDEX = 255
+
+
+class CrossEntropy(Op):
+    """Loss (a scalar, or [N, H, W] for "none") of logits [N, C, H, W] against labels `target` [N, H, W]."""
+
+    def __init__(
+        self, target: Any, weight: Any = None, ignore_index: int = IGNORE_INDEX, reduction: str = "mean"
+    ) -> None:
+        if reduction not in REDUCTIONS:
+            raise MinifcnError(f"reduction (={reduction!r}) must be one of {', '.join(REDUCTIONS)}")
+        self.target, self.weight, self.ignore_index, self.reduction = target, weight, ignore_index, reduction
+
+    def _normaliser(self, x: Any) -> float:
+        """What the sum of the pixels' losses is divided by; never 0."""
+        if self.reduction == "batch":
+            return max(1, x.shape[0])
+        if self.reduction != "mean":
+            return 1
+        valid = self.target[self.target != self.ignore_index]
+        total = valid.size if self.weight is None else float(self.weight[valid].sum(dtype=np.float64))
+        return total or 1
+
+    def forward(self, x: Any) -> Any:
+        self.target = self.device.asarray(self.target)
+        if self.weight is not None:
+            self.weight = self.device.asarray(self.weight).astype(x.dtype, copy=False)
+        self.labels = (self.target, self.weight, self.ignore_index)
+        losses, self.probabilities = self.kernel("cross_entropy_forward")(x, *self.labels)
+        self.normaliser = self._normaliser(x)
+        if self.reduction == "none":
+            return losses
+        return self.device.xp.asarray(losses.sum(dtype=np.float64) / self.normaliser, dtype=x.dtype)
+
+    def backward(self, dy: Any) -> tuple[Any]:
+        shape = self.target.shape
+        dl = self.device.xp.broadcast_to(dy / dy.dtype.type(self.normaliser), shape)
+        return (self.kernel("cross_entropy_backward_input")(dl, self.probabilities, *self.labels),)
+
+
+def cross_entropy(
+    x: Tensor,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    """Softmax cross entropy of logits x [N, C, H, W] against integer labels `target` [N, H, W] (array or Tensor).
+
+    `weight` [C] scales each class; pixels labelled `ignore_index` do not count; `reduction` is mean, batch, sum or
+    none. Raises ShapeError for a label that is neither a class nor ignored, and names it and its pixel.
+    """
+    target, weight = (value.data if isinstance(value, Tensor) else value for value in (target, weight))
+    weight = None if weight is None else np.asarray(weight)
+    return CrossEntropy(np.asarray(target), weight, ignore_index, reduction)(x)
