@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from minifcn.data.dataset import IGNORE
+from minifcn.data.palette import VOID_COLOUR, colourise
 from minifcn.errors import MinifcnError
 from minifcn.files import write_atomically
-from minifcn.metrics import VOID
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VOID_COLOUR = (224, 224, 192)  # of the PASCAL VOC label pictures
-
 INK, MUTED, GRID = "#1f2933", "#65717e", "#e3e7eb"
 BLUE, ORANGE, GREEN = "#2364aa", "#d9731a", "#3c8d5a"
 
-TILE_WIDTH = (160, 480)  # a tile of the contact sheet is enlarged to the first and reduced to the second
+TILE_WIDTH = (160, 480)  # a smaller tile of the contact sheet is enlarged, a wider or higher one reduced
 MARGIN, GAP = 16, 8
 
 
@@ -39,44 +38,44 @@ def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
     Raises `MinifcnError` for a class that the palette does not have.
     """
-    return _colours(palette)[_checked_label(label, palette)]
+    return colourise(_checked_label(label, _checked_palette(palette)), palette)
 
 
 def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: np.ndarray) -> None:
     """Write `label` as a PNG of mode P: the stored byte is the class (255 stays 255), the palette its colour."""
-    picture = Image.fromarray(_checked_label(label, palette)).convert("L")
-    picture.putpalette(_colours(palette).tobytes())
-    write_atomically(path, lambda file: picture.save(file, format="PNG", optimize=False))
+    picture = Image.fromarray(_checked_label(label, _checked_palette(palette)))
+    picture.putpalette(colourise(np.arange(256), palette).tobytes())  # turns mode L into P
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
     """`image` uint8 [H, W, 3] tinted with the colours of `label`, weight `alpha` in 0..1; -> uint8 [H, W, 3].
 
-    Regions are parted by a white line of one pixel; void pixels show the image as it is.
+    A white line of one pixel parts two classes; void, tinted like a class, parts them by itself.
     """
-    image = _checked_image(image)
-    if image.shape[:2] != np.shape(label):
-        raise MinifcnError(f"image has size {image.shape[:2]}, label {np.shape(label)}; they must be equal")
+    image, label = _checked_image(image), np.asarray(label)
+    if image.shape[:2] != label.shape:
+        raise MinifcnError(f"image has size {image.shape[:2]}, label {label.shape}; they must be equal")
     if not 0 <= alpha <= 1:
         raise MinifcnError(f"alpha must lie in 0..1, got {alpha}")
     blended = np.rint((1 - alpha) * image + alpha * colorize(label, palette)).astype(np.uint8)
-    blended = np.where((np.asarray(label) == VOID)[..., None], image, blended)
-    blended[_contours(np.asarray(label))] = 255
+    blended[_contours(label)] = 255
     return blended
 
 
 def _contours(label: np.ndarray) -> np.ndarray:
-    """True where the class differs from that of the pixel below or to the right: one pixel wide."""
+    """True where the pixel below or to the right has another class (void is none): lines of one pixel."""
     edge = np.zeros(label.shape, bool)
-    edge[:-1] |= label[:-1] != label[1:]
-    edge[:, :-1] |= label[:, :-1] != label[:, 1:]
+    for here, there in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        a, b = label[here], label[there]
+        edge[here] |= (a != b) & (a != IGNORE) & (b != IGNORE)
     return edge
 
 
 def _checked_palette(palette: np.ndarray) -> np.ndarray:
     palette = np.asarray(palette)
-    if palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != 3 or not 1 <= len(palette) <= VOID:
-        raise MinifcnError(f"a palette is uint8 [C, 3] with 1..{VOID} classes, got {palette.dtype} {palette.shape}")
+    if palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != 3 or not 1 <= len(palette) <= IGNORE:
+        raise MinifcnError(f"a palette is uint8 [C, 3] with 1..{IGNORE} classes, got {palette.dtype} {palette.shape}")
     return palette
 
 
@@ -84,7 +83,7 @@ def _checked_label(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     label = np.asarray(label)
     if label.dtype != np.uint8 or label.ndim != 2 or not label.size:
         raise MinifcnError(f"a label is uint8 [H, W], got {label.dtype} {label.shape}")
-    known = label[label != VOID]
+    known = label[label != IGNORE]
     if known.size and known.max() >= len(palette):
         raise MinifcnError(f"label holds {known.max()}, the palette has the classes 0..{len(palette) - 1}")
     return label
@@ -148,7 +147,7 @@ def sample_sheet(
     y = top
     for row in rows:
         for i, tile in enumerate(row):
-            sheet.paste(tile, (MARGIN + i * (column + GAP) + (column - tile.width) // 2, y))
+            sheet.paste(tile, (MARGIN + i * (column + GAP), y))
         y += row[0].height + GAP
     sheet.paste(strip, (MARGIN, y + GAP))
     return sheet
@@ -171,7 +170,7 @@ def _tile(pixels: np.ndarray) -> Image.Image:
 
 def _occurring(labels: list, palette: np.ndarray, classes: Sequence[str]) -> list[tuple[str, tuple]]:
     present = np.unique(np.concatenate([np.unique(label) for label in labels])).tolist()
-    return [("void", VOID_COLOUR) if i == VOID else (classes[i], tuple(palette[i].tolist())) for i in present]
+    return [("void", VOID_COLOUR) if i == IGNORE else (classes[i], tuple(palette[i].tolist())) for i in present]
 
 
 def _legend(entries: list[tuple[str, tuple]], width: int) -> Image.Image:
@@ -179,8 +178,9 @@ def _legend(entries: list[tuple[str, tuple]], width: int) -> Image.Image:
     font = _font(14)
     widest = max(math.ceil(font.getlength(name)) for name, _ in entries)
     cell = min(patch + 8 + widest + between, width)
-    columns = max(1, min(len(entries), width // cell))
-    picture = Image.new("RGB", (width, line * math.ceil(len(entries) / columns)), "white")
+    lines = math.ceil(len(entries) / max(1, (width + between) // cell))
+    columns = math.ceil(len(entries) / lines)
+    picture = Image.new("RGB", (width, line * lines), "white")
     draw = ImageDraw.Draw(picture)
     for i, (name, colour) in enumerate(entries):
         x, y = i % columns * cell, i // columns * line
@@ -219,8 +219,8 @@ def curves(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
         raise MinifcnError(f"nothing to draw in {path}: no epochs")
     if any("epoch" not in row for row in rows):
         raise MinifcnError(f"cannot draw {path}: a row without 'epoch'")
-    figure = _figure(13, 3.6)
-    loss, validation, rate = figure.subplots(1, 3)
+    figure = _figure(13, 3.4)
+    loss, validation, rate = figure.subplots(1, 3, gridspec_kw={"left": 0, "right": 1, "wspace": 0.25})
     _panel(loss, "training loss", rows, {"loss": ("loss", BLUE)}, _number)
     scores = {"pixel_accuracy": ("pixel accuracy", GREEN), "mean_iu": ("mean IU", ORANGE)}
     _panel(validation, "validation", rows, scores, lambda v: f"{100 * v:.3g} %")
@@ -241,10 +241,10 @@ def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequ
     share = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
 
     side = max(2.4, 0.42 * size)
-    figure = _figure(side + 3.0, side + 2.2)
-    axes = figure.subplots()
+    figure = _figure(side, side)
+    axes = figure.add_axes((0, 0, 1, 1))  # the labels lie outside, where `_save` makes room
     axes.set_facecolor(GRID)
-    heat = axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1)
     for i, j in zip(*np.nonzero(np.nan_to_num(share) >= 0.005), strict=True):
         colour = "white" if share[i, j] > 0.55 else INK
         axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
@@ -252,15 +252,12 @@ def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequ
     axes.set_yticks(range(size), classes)
     axes.set_xlabel("predicted class", color=MUTED)
     axes.set_ylabel("true class", color=MUTED)
-    axes.set_title("percent of the pixels of each true class", loc="left", color=INK, fontsize=11)
+    axes.set_title("percent of the pixels of each true class", loc="left", color=INK, fontsize=11, pad=10)
     axes.set_xticks(np.arange(1, size) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, size) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0, labelcolor=INK)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(heat, ax=axes, fraction=0.04, pad=0.02, format=lambda v, _: f"{100 * v:.0f} %")
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelcolor=MUTED)
     _save(figure, path)
 
 
@@ -274,6 +271,7 @@ def _panel(
     """One small plot over epochs; `series` maps a key of the rows to (name, colour), `write` makes tick labels."""
     from matplotlib.ticker import MaxNLocator
 
+    epochs = [row["epoch"] for row in rows]
     highest = 0.0
     for key, (name, colour) in series.items():
         points = [(row["epoch"], row[key]) for row in rows if _is_number(row.get(key))]
@@ -284,8 +282,9 @@ def _panel(
         highest = max(highest, *(value for _, value in points))
     axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", pad=12)
     axes.set_xlabel("epoch", color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(lambda value, _: write(value))
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
@@ -295,6 +294,7 @@ def _panel(
     if highest > 0:
         axes.set_ylim(0, 1.08 * highest)
     if not axes.lines:
+        axes.set_yticks([])
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=MUTED)
     elif len(series) > 1:
         box = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.0), "ncols": len(series)}
@@ -306,14 +306,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    return Figure(figsize=(width, height), dpi=120, facecolor="white")
 
 
 def _save(figure: "Figure", path: str | os.PathLike) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.2))

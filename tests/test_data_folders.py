@@ -153,6 +153,7 @@ def test_camvid_maps_its_void(tmp_path):
     assert (dataset[0].label == 255).all()
     assert len(dataset.classes) == len(dataset.palette) == 11
     assert (open_dataset(f"camvid:{tmp_path}", "test")[0].label == 10).all()
+    assert inspect_dataset(dataset).splits[0].histogram == {255: 12}
     picture(tmp_path / "trainannot" / "a.png", 12)
     with pytest.raises(DataError, match=r"a.png: label value 12 .* 0 .. 10 \(11 classes\) and 11 or 255 \(void\)"):
         dataset[0]

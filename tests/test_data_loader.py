@@ -85,6 +85,17 @@ def test_flip_and_crop_reach_every_outcome():
     sample = mapped(3, 5)
     outcomes = {Augment(flip=True, crop=(2, 3))(sample, np.random.default_rng(s)).label.tobytes() for s in range(400)}
     assert len(outcomes) == 2 * 3 * 2  # 2 rows x 3 columns of places, mirrored or not
+    padded = {Augment(crop=(5, 6))(sample, np.random.default_rng(s)).label.tobytes() for s in range(200)}
+    assert len(padded) == 3 * 2  # 3 rows x 2 columns where the picture may lie in the larger frame
+
+
+def test_scaling_makes_no_new_label_values():
+    label = np.random.default_rng(0).choice(np.array([0, 7, 255], np.uint8), (20, 30))
+    sample = Sample(np.zeros((20, 30, 3), np.uint8), label, "")
+    for factor in (0.5, 0.7, 1.3, 2.0):
+        out = Augment(scale=(factor, factor))(sample, np.random.default_rng(0))
+        assert out.label.shape == (round(20 * factor), round(30 * factor))
+        assert set(np.unique(out.label)) == {0, 7, 255}
 
 
 def test_jitter_changes_the_image_only():

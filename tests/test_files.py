@@ -73,9 +73,7 @@ def test_a_writer_that_fails_midway_leaves_the_old_file(target, failure):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file(target, monkeypatch, call):
     monkeypatch.setattr(os, call, full_disk)
-    with pytest.raises(
-        FileWriteError, match=r"cannot write .*result\.bin: No space left on device"
-    ) as caught:
+    with pytest.raises(FileWriteError, match=r"cannot write .*result\.bin: No space left on device") as caught:
         write_atomically(target, b"new")
     monkeypatch.undo()
     assert isinstance(caught.value, MinifcnError)

@@ -210,9 +210,7 @@ def test_order_and_grouping_of_updates_do_not_matter(drawn, data):
 def test_what_is_predicted_on_void_does_not_matter(drawn):
     classes, target, prediction = drawn
     other = np.where(target == 255, (prediction + 1) % classes, prediction)
-    np.testing.assert_array_equal(
-        matrix(target, other, classes).counts, matrix(target, prediction, classes).counts
-    )
+    np.testing.assert_array_equal(matrix(target, other, classes).counts, matrix(target, prediction, classes).counts)
 
 
 @given(drawn=pixels())
@@ -236,9 +234,7 @@ def test_another_ignore_value():
 # --- the constant predictor -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("absent", "mean_iu"), [("nanmean", 0.6 / 3), ("present", 0.6 / 3), ("zero", 0.6 / 4)]
-)
+@pytest.mark.parametrize(("absent", "mean_iu"), [("nanmean", 0.6 / 3), ("present", 0.6 / 3), ("zero", 0.6 / 4)])
 def test_constant_predictor_worked_by_hand(absent, mean_iu):
     # 1, 6, 3 and 0 pixels: always class 1 is right for 6 of 10, and IU_1 = 6/10.
     best, result = constant_predictor(np.array([1, 6, 3, 0]), absent)

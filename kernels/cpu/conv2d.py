@@ -132,16 +132,18 @@ def _pack(w, strides, inputs, outputs, taps, panels):
     """panels[b, t inputs + c, j] = weight of (output b width + j, input c, tap t); 0 beyond the outputs."""
     width = panels.shape[2]
     output_stride, input_stride, row_stride, column_stride = strides
-    for panel in prange(panels.shape[0]):
+    flat, jump = panels.reshape(-1), np.uintp(output_stride)
+    for index in prange(panels.shape[0]):
+        panel = np.int64(index)
+        columns = np.uintp(min(width, outputs - panel * width))
         for c in range(inputs):
             for t in range(len(taps)):
                 start = c * input_stride + taps[t, 0] * row_stride + taps[t, 1] * column_stride
-                for j in range(width):
-                    k = panel * width + j
-                    if k < outputs:
-                        panels[panel, t * inputs + c, j] = w[start + k * output_stride]
-                    else:
-                        panels[panel, t * inputs + c, j] = 0
+                source = np.uintp(start + panel * width * output_stride)
+                target = np.uintp((panel * panels.shape[1] + t * inputs + c) * width)
+                for j in range(columns):
+                    flat[target + j] = w[source + j * jump]
+                clear_run(flat, target + columns, width - columns)
 
 
 def _multiply_patches(source, c0, w, strides, inputs, outputs, weight_taps, taps, grid, bias, out, k0, place):
@@ -270,16 +272,22 @@ def _weight_gradient(source, shape, c0, C, depth, runs, grid, dy, width, totals)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _add_shares(totals, dw):
-    """dw[k, c, t] = the sum over shares, in order, of totals[share, t C + c, k]."""
+def _add_shares(totals, dw, width):
+    """dw[k, c, t] = the sum over shares, in order, of totals[share, t C + c, k]; parallel over `width` values of k."""
     K, C, window = dw.shape
-    for k in prange(K):
+    shares, rows, row = totals.shape
+    flat_totals, flat_dw, jump = totals.reshape(-1), dw.reshape(-1), np.uintp(C * window)
+    for index in prange((K + width - 1) // width):
+        k = np.int64(index) * width
+        columns = np.uintp(min(width, K - k))
         for c in range(C):
             for t in range(window):
-                total = totals[0, t * C + c, k]
-                for share in range(1, totals.shape[0]):
-                    total += totals[share, t * C + c, k]
-                dw[k, c, t] = total
+                source, target = np.uintp((t * C + c) * row + k), np.uintp((k * C + c) * window + t)
+                for j in range(columns):
+                    total = flat_totals[source + j]
+                    for share in range(np.uintp(1), np.uintp(shares)):
+                        total += flat_totals[source + share * np.uintp(rows * row) + j]
+                    flat_dw[target + j * jump] = total
 
 
 def _padded_columns(matrix: np.ndarray, width: int) -> np.ndarray:
@@ -309,7 +317,7 @@ def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, group
         columns = _padded_columns(matrix[:, g * K : (g + 1) * K], width)
         totals = np.zeros((shares, depth_rows, columns.shape[1]), x.dtype)
         _weight_gradient(source.reshape(-1), source.shape, g * C, C, taps * C, runs, grid, columns, width, totals)
-        _add_shares(totals, dw[g * K : (g + 1) * K])
+        _add_shares(totals, dw[g * K : (g + 1) * K], width)
     return dw.reshape(w_shape)
 
 

@@ -21,9 +21,9 @@ def _philox(block, step, layer, key0, key1):
     for _ in range(ROUNDS):
         product0, product1 = M0 * uint64(x0), M1 * uint64(x2)
         x0, x1, x2, x3 = (
-            uint32(product1 >> SHIFT) ^ x1 ^ key0,
+            uint32(uint32(product1 >> SHIFT) ^ x1 ^ key0),
             uint32(product1),
-            uint32(product0 >> SHIFT) ^ x3 ^ key1,
+            uint32(uint32(product0 >> SHIFT) ^ x3 ^ key1),
             uint32(product0),
         )
         key0, key1 = uint32(key0 + STEP0), uint32(key1 + STEP1)

@@ -112,7 +112,7 @@ class _View:
         self.lean = width * rng.uniform(-0.12, 0.12)  # sideways run of the road from t = 0 to t = 1
         self.bend = width * rng.uniform(-0.09, 0.09)
 
-        self.sun_side = rng.choice((-1.0, 1.0)) * rng.uniform(0.35, 1.0)
+        self.sun_side = float(rng.choice((-1, 1))) * rng.uniform(0.35, 1.0)
         self.warmth = rng.beta(1.0, 2.2)  # 0 noon .. 1 evening
         self.overcast = rng.beta(1.0, 3.0)  # 0 clear .. 1 grey
         self.sun = 0.78 * (1 - 0.75 * self.overcast) * _rgb(1.0, 0.97 - 0.2 * self.warmth, 0.9 - 0.42 * self.warmth)
@@ -131,8 +131,8 @@ class _View:
         for octave, cell in enumerate(cells):
             rows = _interpolation(self.height, max(2, round(self.height / cell)))
             columns = _interpolation(self.width, max(2, round(self.width / cell)))
-            grid = self.rng.random((rows.shape[1], columns.shape[1]), dtype=np.float32) - np.float32(0.5)
-            total += np.float32(2 * 0.6**octave) * (rows @ grid @ columns.T)
+            grid = self.rng.random((rows.cells + 1, columns.cells + 1), dtype=np.float32) - np.float32(0.5)
+            total += np.float32(2 * 0.6**octave) * columns.spread(rows.spread(grid, axis=0), axis=1)
         return total
 
     def road_at(self, t):
@@ -151,7 +151,7 @@ class _View:
 
     def lit(self, albedo: np.ndarray, lambert) -> np.ndarray:
         """Colour of a surface: albedo times (sky light + sun light times the cosine `lambert`)."""
-        return albedo * (self.ambient + self.sun * np.maximum(lambert, 0))
+        return albedo * (self.ambient + self.sun * np.maximum(lambert, np.float32(0)))
 
     def far(self, colour: np.ndarray, t: float) -> np.ndarray:
         """The colour seen through the air from depth t."""
@@ -202,17 +202,30 @@ def _polygon(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -
     return distance
 
 
+@dataclass(frozen=True)
+class _Spread:
+    """Smoothstep interpolation from cells + 1 grid values to pixels: each lies `weight` past grid value `index`.
+
+    Gathering rather than a matrix product keeps BLAS, and with it a pool of threads, out of the loader's way.
+    """
+
+    cells: int
+    index: np.ndarray
+    weight: np.ndarray
+
+    def spread(self, grid: np.ndarray, axis: int) -> np.ndarray:
+        low, high = grid.take(self.index, axis), grid.take(self.index + 1, axis)
+        weight = self.weight if axis == grid.ndim - 1 else self.weight[:, None]
+        return low + weight * (high - low)
+
+
 @lru_cache(maxsize=64)
-def _interpolation(size: int, cells: int) -> np.ndarray:
-    """Matrix [size, cells + 1] that spreads grid values over `size` pixels with smoothstep weights."""
+def _interpolation(size: int, cells: int) -> _Spread:
+    """`size` pixels spread evenly over `cells` cells."""
     place = (np.arange(size) + 0.5) / size * cells
     index = np.minimum(place.astype(int), cells - 1)
     step = place - index
-    step = step * step * (3 - 2 * step)
-    matrix = np.zeros((size, cells + 1), np.float32)
-    matrix[np.arange(size), index] = 1 - step
-    matrix[np.arange(size), index + 1] = step
-    return matrix
+    return _Spread(cells, index, (step * step * (3 - 2 * step)).astype(np.float32))
 
 
 def _sky(view: _View) -> None:
@@ -240,7 +253,9 @@ def _mountains(view: _View) -> None:
     for nearer in range(2):
         cells = 4 + 2 * nearer
         columns = [_interpolation(view.width, cells * 2**octave) for octave in range(4)]
-        ridge = sum(0.45**o * (m @ rng.random(m.shape[1], dtype=np.float32)) for o, m in enumerate(columns))
+        ridge = sum(
+            0.45**o * c.spread(rng.random(c.cells + 1, dtype=np.float32), axis=0) for o, c in enumerate(columns)
+        )
         low, high = float(ridge.min()), float(ridge.max())
         ridge = (ridge - low) / (high - low + 1e-6)
         tall = view.unit * (rng.uniform(11, 18) if nearer else rng.uniform(20, 33))
@@ -265,7 +280,7 @@ def _balloon(view: _View) -> None:
     rng = view.rng
     for number in range(1 + (rng.random() < 0.2)):
         radius = view.unit * rng.uniform(12.5, 17) * (1, 0.72)[number]
-        x0 = np.clip(view.centre + view.width * rng.uniform(-0.3, 0.3), radius * 0.7, view.width - radius * 0.7)
+        x0 = min(max(view.centre + view.width * rng.uniform(-0.3, 0.3), radius * 0.7), view.width - radius * 0.7)
         y0 = max(view.height * rng.uniform(0.1, 0.24), radius * 0.75)
         window = view.window(y0 - radius, x0 - radius, y0 + 2 * radius, x0 + radius)
         x, y = view.x[:, window[1]] - x0, view.y[window[0]] - y0
@@ -304,9 +319,10 @@ def _meadow(view: _View) -> None:
     y = view.y[window[0]]
     t = np.clip((y - view.horizon) / (view.height - view.horizon), 0.004, 1)
     # Patches keep their size on the ground, so their rows crowd together towards the horizon.
-    rows = _interpolation(256, 24)[np.clip(60 * np.log(60 * t) / np.log(60) * 4.2, 0, 255).astype(int)[:, 0]]
-    columns = _interpolation(view.width, 12)
-    patches = rows @ (rng.random((25, 13), dtype=np.float32) - np.float32(0.5)) @ columns.T
+    strips, columns = _interpolation(256, 24), _interpolation(view.width, 12)
+    row = np.clip(60 * np.log(60 * t) / np.log(60) * 4.2, 0, 255).astype(int)[:, 0]
+    patches = rng.random((strips.cells + 1, columns.cells + 1), dtype=np.float32) - np.float32(0.5)
+    patches = columns.spread(strips.spread(patches, axis=0)[row], axis=1)
     fresh = _rgb(*rng.uniform((0.28, 0.46, 0.12), (0.48, 0.66, 0.26)))
     dry = _rgb(*rng.uniform((0.5, 0.48, 0.2), (0.74, 0.64, 0.38)))
     albedo = _mix(fresh, dry, np.clip(rng.uniform(-0.15, 0.65) + 0.9 * patches, 0, 1))
@@ -367,17 +383,17 @@ def _arrange(view: _View) -> list[_Thing]:
         x = middle + side * (half + (gap + width / 2) * scale)
         things.append(_Thing(paint, t, x, width * scale, height * scale))
 
-    built_up = rng.choice((-1, 1))
+    built_up = int(rng.choice((-1, 1)))
     for side, near, far in ((built_up, 0.22, 0.36), (-built_up, 0.15, 0.26), (built_up, 0.12, 0.18)):
         if side == built_up or rng.random() < 0.6:
-            t, gap, wide, tall = rng.uniform((near, 0.3, 2, 2.2), (far, 1.2, 3.6, 3.6))
+            t, gap, wide, tall = rng.uniform((near, 0.3, 2, 2.2), (far, 1.2, 3.6, 3.6)).tolist()
             beside(_building, side, t, gap, wide, tall)
     for number in range(rng.integers(3, 6)):
         side = -built_up if number == 0 or rng.random() < 0.6 else built_up
         t = rng.uniform(0.16, 0.5) if number else rng.uniform(0.3, 0.5)
         tall = rng.uniform(2.0, 3.2)
         beside(_tree, side, t, rng.uniform(0.0, 2.4) - 0.2 * tall, tall * rng.uniform(0.6, 0.85), tall)
-    lane = rng.choice((-0.48, 0.48))
+    lane = 0.48 * int(rng.choice((-1, 1)))
     for number in range(rng.integers(1, 4)):
         t = rng.uniform(0.55, 0.85) if number == 0 else rng.uniform(0.25, 0.5)
         tall = t * GROUND * view.unit * rng.uniform(0.68, 0.9)
@@ -489,10 +505,10 @@ def _tree(view: _View, thing: _Thing) -> None:
     ragged = 0.16 * view.detail[window] + 0.1 * view.grain[window]
     if rng.random() < 0.3:  # conifer: a cone in tiers
         rise = np.clip((y / tall - 0.14) / 0.86, 0, 1)
-        tier = rise * rng.integers(4, 7)
+        tier = rise * int(rng.integers(4, 7))
         skirt = (1 - rise) * (0.78 + 0.3 * (1 - (tier - np.floor(tier))))
         inside = np.where((y > 0.12 * tall) & (y < tall), 0.8 * skirt - np.abs(x) / half, -1)
-        lambert = 0.35 + 0.75 * view.sun_side * x / half - 0.45 * (tier - np.floor(tier) < 0.25)
+        lambert = 0.35 + 0.75 * view.sun_side * x / half - np.float32(0.45) * (tier - np.floor(tier) < 0.25)
         leaf = leaf * np.float32(0.8)
     else:  # a crown of overlapping balls
         inside = np.full((y.shape[0], x.shape[1]), -1, np.float32)
@@ -518,7 +534,7 @@ def _car_paint(view: _View) -> np.ndarray:
     """Body colours: about half vivid, else white to black."""
     if view.rng.random() < 0.55:
         return _vivid(view.rng)
-    return _rgb(1.0, 1.0, 1.02) * view.rng.choice((0.1, 0.2, 0.5, 0.7, 0.92))
+    return _rgb(1.0, 1.0, 1.02) * float(view.rng.choice((0.1, 0.2, 0.5, 0.7, 0.92)))
 
 
 def _car_end(view: _View, thing: _Thing) -> None:

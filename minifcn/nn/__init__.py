@@ -1,0 +1,16 @@
+"""Modules: what holds parameters, how they are initialised, and the layers that FCNs are made of."""
+
+from .layers import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, ReLU
+from .module import Module, Parameter
+
+__all__ = [
+    "BilinearUpsample",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Layer",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+]

@@ -1,0 +1,27 @@
+"""Initial values of weights.
+
+He: normal with variance 2 / fan_in, which keeps the size of activations from layer to layer under ReLU (He, Zhang,
+Ren and Sun, 2015, "Delving deep into rectifiers", equation 10). Bilinear: the interpolation filter on the diagonal
+of a transposed convolution, so that it starts as upsampling of each class by itself (Long, Shelhamer and Darrell,
+2015, section 3.3).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import geometry
+
+
+def he(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
+    """Weights [K, C/groups, R, S], normal with standard deviation sqrt(2 / (C/groups R S))."""
+    fan_in = int(np.prod(shape[1:]))
+    return (rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)).astype(dtype)
+
+
+def bilinear(classes: int, factor: int, dtype: np.dtype) -> np.ndarray:
+    """Weights [classes, classes, R, R] that upsample each class by `factor`, R = 2 F - F mod 2."""
+    taps = np.array(geometry.bilinear_filter(geometry.bilinear_window(factor)))
+    weight = np.zeros((classes, classes, len(taps), len(taps)), dtype)
+    weight[np.arange(classes), np.arange(classes)] = np.outer(taps, taps)
+    return weight

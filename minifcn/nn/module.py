@@ -1,0 +1,100 @@
+"""Module: a tree of named parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..device import Device, get_device
+from ..errors import CheckpointError
+from ..tensor import Tensor
+
+
+class Parameter(Tensor):
+    """A Tensor that is trained. It owns its memory, C-contiguous, so that optimisers can update it in place."""
+
+    def __init__(self, array: np.ndarray, device: str | Device = "cpu") -> None:
+        super().__init__(np.ascontiguousarray(array), requires_grad=True, device=device)
+
+
+class Module:
+    """Base of layers and networks: attributes that are Parameters or Modules form the tree of names.
+
+    A subclass defines `forward(*tensors)`.
+    """
+
+    training: bool = True
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(name, module) of this module and all below it, in the order in which they were assigned."""
+        yield prefix, self
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield from value.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """("layer.weight", parameter) of all parameters, in the order of `named_modules`."""
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self) -> list[Parameter]:
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch dropout on (or off) in this module and all below it."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        return self.train(False)
+
+    def to(self, device: str | Device) -> Module:
+        """Move all parameters to `device`."""
+        target = get_device(device)
+        for parameter in self.parameters():
+            parameter.data = target.asarray(parameter.numpy())
+            parameter.place, parameter.grad = target, None
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters as NumPy arrays (not copied, where the device is the CPU)."""
+        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: dict[str, Any], missing_allowed: bool = False) -> list[str]:
+        """Copy `state` into the parameters; returns the names that it did not hold.
+
+        Raises CheckpointError, and changes nothing, if a name is unknown, a shape differs, or (unless
+        `missing_allowed`) a parameter is missing; the message lists every one of them.
+        """
+        own = dict(self.named_parameters())
+        unknown = sorted(set(state) - set(own))
+        missing = [name for name in own if name not in state]
+        mismatched = [
+            f"{name} has shape {tuple(state[name].shape)}, but the network needs {own[name].shape}"
+            for name in own
+            if name in state and tuple(state[name].shape) != own[name].shape
+        ]
+        complaints = mismatched + [f"{name} is not a parameter of the network" for name in unknown]
+        if not missing_allowed:
+            complaints += [f"{name} is missing" for name in missing]
+        if complaints:
+            raise CheckpointError("weights do not fit the network: " + "; ".join(complaints))
+        for name, array in state.items():
+            own[name].data[...] = own[name].place.asarray(array).astype(own[name].dtype)
+        return missing
