@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from minifcn.errors import FileWriteError
+from .errors import FileWriteError
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], None]) -> None:

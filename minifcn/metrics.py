@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minifcn.errors import MinifcnError
+from .errors import MinifcnError
 
 ABSENT = {
     "nanmean": "accuracy over classes in the ground truth, IU over classes in ground truth or prediction",

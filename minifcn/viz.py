@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from minifcn.data.dataset import IGNORE
-from minifcn.data.palette import VOID_COLOUR, colourise
-from minifcn.errors import MinifcnError
-from minifcn.files import write_atomically
+from .data.dataset import IGNORE
+from .data.palette import VOID_COLOUR, colourise
+from .errors import MinifcnError
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,11 +41,17 @@ def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return colourise(_checked_label(label, _checked_palette(palette)), palette)
 
 
+def save_picture(path: str | os.PathLike, picture: "np.ndarray | Image.Image") -> None:
+    """Write an RGB picture (uint8 [H, W, 3] or a Pillow image) as PNG, whole or not at all."""
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(_checked_image(picture))
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
 def save_palette_png(path: str | os.PathLike, label: np.ndarray, palette: np.ndarray) -> None:
     """Write `label` as a PNG of mode P: the stored byte is the class (255 stays 255), the palette its colour."""
     picture = Image.fromarray(_checked_label(label, _checked_palette(palette)))
     picture.putpalette(colourise(np.arange(256), palette).tobytes())  # turns mode L into P
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    save_picture(path, picture)
 
 
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:

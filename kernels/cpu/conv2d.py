@@ -202,7 +202,7 @@ def _phases(size: int, window: int, stride: int, padding: int, dilation: int):
     The phase a holds the pixels h with h + pad = a (mod stride); with h + pad = a + stride i, tap r meets it
     at p = i - (r dilation - a) / stride, for those r that make it an integer.
     """
-    for a in range(min(stride, size)):
+    for a in range(stride):
         first = (a - padding) % stride
         count = len(range(first, size, stride))
         if count:

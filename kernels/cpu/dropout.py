@@ -49,7 +49,7 @@ def dropout_forward(x, p, key):
     words = (part & 0xFFFFFFFF for part in (threshold(p), step, layer, seed, seed >> 32))
     least, *counters = (np.uint32(word) for word in words)
     _dropout(last.reshape(-1), least, x.dtype.type(1 / (1 - p)), *counters, y.reshape(-1))
-    return channels_first(y) if x.ndim == 4 else y
+    return channels_first(y) if x.ndim == 4 else y.reshape(x.shape)
 
 
 def dropout_backward_input(dy, p, key):

@@ -4,15 +4,15 @@
 `inspect_dataset` reports what a data set holds and what is wrong with it.
 """
 
-from minifcn.data.augment import Augment
-from minifcn.data.dataset import IGNORE, Dataset, Sample
-from minifcn.data.files import FileError, read_image, read_label
-from minifcn.data.folders import PairDataset, class_names, open_camvid, open_folder, open_voc
-from minifcn.data.inspect import DatasetReport, Problem, SplitReport, inspect_dataset
-from minifcn.data.loader import Batch, Loader, Normalization
-from minifcn.data.open import KNOWN, open_dataset
-from minifcn.data.palette import VOID_COLOUR, colourise, voc_palette
-from minifcn.data.scenes import Scenes
+from .augment import Augment
+from .dataset import IGNORE, Dataset, Sample
+from .files import FileError, read_image, read_label
+from .folders import PairDataset, class_names, open_camvid, open_folder, open_voc
+from .inspect import DatasetReport, Problem, SplitReport, inspect_dataset
+from .loader import Batch, Loader, Normalization
+from .open import KNOWN, open_dataset
+from .palette import VOID_COLOUR, colourise, voc_palette
+from .scenes import Scenes
 
 __all__ = [
     "IGNORE",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from minifcn.data.dataset import IGNORE, Sample
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import IGNORE, Sample
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minifcn.data.dataset import IGNORE
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import IGNORE
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # greyscale of 16 or 32 bits

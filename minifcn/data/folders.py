@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minifcn.data.dataset import IGNORE, Dataset, Sample
-from minifcn.data.files import SUFFIXES, read_pair, read_values
-from minifcn.data.palette import voc_palette
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import IGNORE, Dataset, Sample
+from .files import SUFFIXES, read_pair, read_values
+from .palette import voc_palette
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

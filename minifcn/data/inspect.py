@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minifcn.data.dataset import IGNORE, Dataset
-from minifcn.data.files import FileError, check_label, label_mode, read_image, read_values, require_same_size
-from minifcn.data.folders import SPLITS, PairDataset
-from minifcn.data.loader import ChannelMoments
-from minifcn.data.open import open_dataset
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import IGNORE, Dataset
+from .files import FileError, check_label, label_mode, read_image, read_values, require_same_size
+from .folders import SPLITS, PairDataset
+from .loader import ChannelMoments
+from .open import open_dataset
 
 
 @dataclass(frozen=True)

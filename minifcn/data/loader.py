@@ -4,7 +4,9 @@ The order of an epoch is a pure function of (seed, epoch) and the augmentation o
 (seed, epoch, position), so that a run resumed at any batch sees the batches it would have seen.
 """
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import suppress
@@ -12,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minifcn.data.augment import Augment
-from minifcn.data.dataset import Dataset, Sample
-from minifcn.errors import DataError
+from ..errors import DataError
+from .augment import Augment
+from .dataset import Dataset, Sample
 
 ORDER, AUGMENT = range(2)  # tags that keep the random streams apart
 
@@ -83,6 +85,12 @@ class Batch:
     names: list[str]
 
 
+def _be_nice() -> None:
+    """Let the threads that compute go before this one: they wait for each other at the end of every loop."""
+    if sys.platform == "linux":  # elsewhere niceness belongs to the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
 class Loader:
     """Batches of a data set, made by one background thread up to `ahead` batches before they are asked for.
 
@@ -132,6 +140,7 @@ class Loader:
         stop = threading.Event()
 
         def produce() -> None:
+            _be_nice()
             try:
                 order = self.order(epoch)
                 for number in range(start, len(self)):

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from minifcn.data.dataset import Dataset
-from minifcn.data.folders import class_names, open_camvid, open_folder, open_voc
-from minifcn.data.scenes import Scenes
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import Dataset
+from .folders import class_names, open_camvid, open_folder, open_voc
+from .scenes import Scenes
 
 KNOWN = "scenes, scenes:HxW, folder:DIR, voc:DIR, voc:DIR@YEAR, camvid:DIR"
 

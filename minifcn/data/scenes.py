@@ -17,8 +17,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from minifcn.data.dataset import IGNORE, Dataset, Sample
-from minifcn.errors import DataError
+from ..errors import DataError
+from .dataset import IGNORE, Dataset, Sample
 
 CLASSES = ("sky", "mountain", "building", "tree", "grass", "road", "car", "balloon")
 SKY, MOUNTAIN, BUILDING, TREE, GRASS, ROAD, CAR, BALLOON = range(len(CLASSES))

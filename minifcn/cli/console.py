@@ -1,0 +1,82 @@
+"""What all commands share: the console, progress bars and tables, the option for threads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..device import known_devices
+from ..errors import MinifcnError
+from ..metrics import Scores
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def progress_bar(*columns: Any) -> Progress:
+    """A live bar on a terminal, and nothing at all in a log file."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def tracked(items: Iterable[Any], total: int, description: str) -> Iterable[Any]:
+    """`items`, with a progress bar while they are used."""
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device and --threads."""
+    parser.add_argument("--device", default="cpu", help=f"where to compute: {', '.join(known_devices())}")
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="processor threads of the kernels (default: all cores)")
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit the kernels' threads. The results do not depend on it."""
+    if threads is None:
+        return
+    import numba
+
+    if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+        raise MinifcnError(f"--threads (={threads}) must be from 1 to {numba.config.NUMBA_NUM_THREADS}, the cores here")
+    numba.set_num_threads(threads)
+
+
+def scores_table(scores: Scores, classes: Iterable[str], share: Iterable[float]) -> Table:
+    """Accuracy and IU of each class, with its share of the labelled pixels."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for title in ("share", "accuracy", "IU"):
+        table.add_column(title, justify="right")
+    for name, part, accuracy, iu in zip(classes, share, scores.accuracy, scores.iu, strict=True):
+        table.add_row(name, f"{part:.3f}", number(accuracy), number(iu))
+    return table
+
+
+def number(value: float) -> str:
+    """Four digits, or a dash where the score is not defined."""
+    return "-" if value != value else f"{value:.4f}"
+
+
+def print_scores(scores: Scores) -> None:
+    """The four scores of the paper, one a line, for eyes and scripts alike."""
+    print(f"pixel accuracy {number(scores.pixel_accuracy)}")
+    print(f"mean accuracy {number(scores.mean_accuracy)}")
+    print(f"mean IU {number(scores.mean_iu)}")
+    print(f"frequency weighted IU {number(scores.frequency_weighted_iu)}")

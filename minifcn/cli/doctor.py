@@ -1,0 +1,91 @@
+"""`minifcn doctor`: what this machine offers, and what is wrong with a data set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from importlib import metadata
+
+from rich.table import Table
+
+from .. import __version__
+from ..data import DatasetReport, inspect_dataset
+from ..device import get_device, known_devices
+from .console import console
+
+HELP = "show devices, versions, threads and cache; check a data set with --data"
+LIBRARIES = ("numpy", "numba", "llvmlite", "pillow", "safetensors", "matplotlib", "hypothesis", "torch", "cupy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="data set to check: scenes[:HxW], folder:DIR, voc:DIR[@YEAR], camvid:DIR")
+    parser.add_argument("--classes", type=int, help="number of classes of a folder, where it cannot say so itself")
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _machine() -> Table:
+    """Versions, devices, threads, the micro-kernel's vectors, and the kernel cache."""
+    import numba
+
+    from ..kernels import cpu
+    from ..kernels.cpu import microkernel
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    cached = [os.path.join(root, file) for root, _, files in os.walk(cpu.CACHE_FOLDER) for file in files]
+    size = sum(os.path.getsize(file) for file in cached) / 2**20
+    rows = {
+        "minifcn": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "libraries": ", ".join(f"{library} {_version(library)}" for library in LIBRARIES),
+        "devices": ", ".join(f"{name} ({len(get_device(name).kernel_names)} kernels)" for name in known_devices()),
+        "threads": f"{numba.get_num_threads()} of {os.cpu_count()} cores",
+        "vectors": f"{8 * microkernel.VECTOR_BYTES} bits, blocks of {microkernel.ROWS} rows",
+        "kernel cache": f"{cpu.CACHE_FOLDER} ({len(cached)} files, {size:.1f} MiB)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _show(report: DatasetReport) -> None:
+    for split in report.splits:
+        sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in split.sizes.items())
+        modes = ", ".join(f"{mode} ({count})" for mode, count in split.label_modes.items())
+        console.print(f"\n[bold]{split.split}[/bold]: {split.pairs} pairs; sizes {sizes}; labels {modes}")
+        if split.mean is not None:
+            mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (split.mean, split.std))
+            console.print(f"mean colour {mean}; contrast {std}; void {split.void_share:.1%} of all pixels")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("label", justify="right")
+        table.add_column("class")
+        table.add_column("pixels", justify="right")
+        table.add_column("share", justify="right")
+        for value, count in sorted(split.histogram.items()):
+            name = report.classes[value] if value < len(report.classes) else "void" if value == 255 else "not a class"
+            table.add_row(str(value), name, f"{count:,}", f"{split.share(value):.3f}")
+        console.print(table)
+    if not report.problem_count:
+        console.print("\nno problems found")
+        return
+    console.print(f"\n[bold]{report.problem_count} problems[/bold]")
+    for problem in report.problems:
+        pixel = f", row {problem.pixel[0]}, column {problem.pixel[1]}" if problem.pixel else ""
+        console.print(f"  {problem.split}: {problem.file}{pixel}: {problem.rule}", soft_wrap=True, markup=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    console.print(_machine())
+    if arguments.data is None:
+        return 0
+    report = inspect_dataset(arguments.data, classes=arguments.classes)
+    _show(report)
+    return 1 if report.problem_count else 0

@@ -1,0 +1,169 @@
+"""`minifcn train`: train a network, watch it learn, stop and resume it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from rich.progress import TextColumn
+
+from .. import metrics
+from ..errors import TrainingError
+from ..metrics import Scores
+from ..training import Observer, Run, TrainConfig
+from .console import add_threads, console, number, progress_bar, use_threads
+
+HELP = "train a fully convolutional network, or resume a run"
+
+
+def _number_list(kind: type) -> Any:
+    def parse(text: str) -> tuple:
+        return tuple(kind(part) for part in text.replace("x", ",").split(","))
+
+    parse.__name__ = f"list of {kind.__name__}s"  # argparse quotes it
+    return parse
+
+
+def _parser_of(setting: Field) -> dict[str, Any]:
+    """How argparse reads one field of the configuration."""
+    if setting.type == "bool":
+        return {"action": argparse.BooleanOptionalAction}
+    if setting.metadata["choices"]:
+        return {"choices": setting.metadata["choices"]}
+    kinds = {"int": int, "float": float, "str": str, "tuple[float, ...]": _number_list(float)}
+    kinds["tuple[int, ...]"] = _number_list(int)
+    return {"type": kinds[setting.type.removesuffix(" | None")], "metavar": setting.name.upper()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for setting in fields(TrainConfig):
+        default = "" if setting.default in (None, MISSING) else f" (default: {setting.default})"
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            dest=setting.name,
+            default=argparse.SUPPRESS,  # so that --resume can tell what was given
+            help=setting.metadata["help"].replace("%", "%%") + default,
+            **_parser_of(setting),
+        )
+    parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder of the run (default: runs/...)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --run DIR where it stopped")
+    add_threads(parser)
+
+
+def _new_folder(config: TrainConfig) -> Path:
+    """runs/DATA-MODEL-BACKBONE-N with the first free N."""
+    stem = f"{config.data.split(':')[0]}-{config.model}-{config.backbone}"
+    taken = {path.name for path in Path("runs").glob(f"{stem}-*")}
+    number = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n}" not in taken)
+    return Path("runs") / f"{stem}-{number}"
+
+
+class Display(Observer):
+    """A live line a step on a terminal, and one lasting line an epoch."""
+
+    def __init__(self) -> None:
+        self.bar = progress_bar(TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[speed]} images/s"))
+        self.task = self.bar.add_task("", total=None, loss="-", speed="-")
+        self.recent: list[tuple[float, int]] = []
+
+    def started(self, run: Run) -> None:
+        network = run.network
+        count = sum(parameter.size for parameter in network.parameters())
+        console.print(
+            f"{run.config.model} over {run.config.backbone}, {count:,} parameters, {run.network.classes} classes; "
+            f"{len(run.train_set)} training and {len(run.val_set)} validation images of {run.config.data}"
+        )
+        if run.new_layers is not None:
+            console.print(f"weights from {run.config.init}; new: {', '.join(run.new_layers) or 'nothing'}")
+        state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
+        console.print(f"{run.folder}: {state} on device {run.config.device} (the first step compiles its kernels)")
+        self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
+        self.recent = [(time.perf_counter(), 0)]
+
+    def stepped(self, run: Run, loss: float, lr: float) -> None:
+        images = run.config.batch * run.config.accumulate
+        self.recent = [*self.recent[-20:], (time.perf_counter(), images)]
+        seconds = self.recent[-1][0] - self.recent[0][0]
+        speed = sum(count for _, count in self.recent[1:]) / max(seconds, 1e-9)
+        epoch = f"epoch {run.standing.epoch + 1}"
+        self.bar.update(
+            self.task, completed=run.standing.step, description=epoch, loss=f"{loss:.4f}", speed=f"{speed:.1f}"
+        )
+
+    def evaluating(self, run: Run, done: int, total: int) -> None:
+        self.bar.update(self.task, description=f"epoch {run.standing.epoch}, validation {done}/{total}")
+
+    def evaluated(self, run: Run, row: dict[str, Any], scores: Scores) -> None:
+        best = "  best so far" if run.standing.best_epoch == row["epoch"] else ""
+        console.print(
+            f"epoch {row['epoch']:3d}  step {row['step']:6d}  loss {row['loss']:.4f}  "
+            f"pixel accuracy {number(scores.pixel_accuracy)}  mean IU {number(scores.mean_iu)}{best}"
+        )
+        self.recent = [(time.perf_counter(), 0)]
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that Ctrl-C (or SIGTERM) makes non-empty: the step ends first. A second one interrupts at once."""
+    asked: list[int] = []
+
+    def handle(signum: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+        console.print("stopping after this step; once more stops at once, without saving")
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    use_threads(arguments.threads)
+    given = {one.name: getattr(arguments, one.name) for one in fields(TrainConfig) if hasattr(arguments, one.name)}
+    display = Display()
+    if arguments.resume:
+        if arguments.folder is None:
+            raise TrainingError("--resume needs --run DIR, the folder of the run to continue")
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise TrainingError(
+                f"--resume takes all settings from {arguments.folder / 'config.toml'}; leave out {names}"
+            )
+        training = Run.resume(arguments.folder, display)
+    else:
+        config = TrainConfig(**given)
+        training = Run.start(arguments.folder or _new_folder(config), config, display)
+    with _asked_to_stop() as asked, display.bar:
+        finished = training.train(stop=lambda: bool(asked))
+    resume = f"minifcn train --run {training.folder} --resume"
+    if not finished:
+        console.print(f"saved at step {training.standing.step}; continue with\n  {resume}", soft_wrap=True)
+        return 130
+    _report(training)
+    return 0
+
+
+def _report(training: Run) -> None:
+    """The result beside the trivial one, and where to look."""
+    if training.standing.best_iu is None:
+        return
+    print(f"best mean IU {training.standing.best_iu:.4f} at epoch {training.standing.best_epoch}")
+    if getattr(training, "true_counts", None) is not None:
+        constant, scores = metrics.constant_predictor(training.true_counts, training.config.absent)
+        print(
+            f"best constant predictor ({training.val_set.classes[constant]} everywhere): mean IU {scores.mean_iu:.4f}"
+        )
+    last = sorted((training.folder / "samples").glob("*.png"))[-1]
+    print(f"curves:   {training.folder / 'curves.png'}")
+    print(f"pictures: {last}")
+    print(f"weights:  {training.folder / 'best.safetensors'}")

@@ -1,0 +1,416 @@
+"""Training: from a configuration to a run's folder that can be watched, stopped, resumed and used.
+
+A run is a pure function of its configuration: the order of the images, their augmentation, the dropout masks and the
+initial weights are drawn from counters (seed, epoch, position, step), never from a generator that has a past. So a
+checkpoint needs no random state, and a run that was stopped anywhere continues bit for bit.
+
+    DIR/config.toml         every setting               DIR/samples/epoch-001.png   image, label, prediction
+    DIR/log.jsonl           one line a step             DIR/last.safetensors        weights and all state
+    DIR/metrics.csv         one line an epoch           DIR/best.safetensors        weights of the best mean IU
+    DIR/curves.png          both, drawn
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from . import checkpoint, metrics, models, ops, optim, viz
+from .checkpoint import Checkpoint
+from .data import Augment, Batch, Dataset, Loader, Normalization, open_dataset
+from .device import get_device, known_devices
+from .errors import CheckpointError, FileWriteError, TrainingError
+from .files import write_text
+from .metrics import Scores
+from .ops.cross_entropy import REDUCTIONS
+from .segmenter import Segmenter, sum_confusion
+from .tensor import Tensor
+
+SAMPLES = 4  # validation images drawn after every epoch
+
+
+def _setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field of the configuration; the command line makes an option of it."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a run depends on. None: not set, or measured."""
+
+    data: str = _setting("scenes", "data set: scenes[:HxW], folder:DIR, voc:DIR[@YEAR] or camvid:DIR")
+    model: str = _setting("fcn8s", "network", tuple(models.MODELS))
+    backbone: str = _setting("small", "trunk of the network", tuple(models.BACKBONES))
+    geometry: str = _setting("exact", "exact sizes, or the released nets' padding by 100", models.GEOMETRIES)
+    width: float = _setting(1.0, "multiplies all channel numbers of the backbone")
+    deconv: str = _setting("fixed", "upsampling: bilinear for ever, or learned from there", models.DECONVS)
+    dropout: float = _setting(0.5, "dropout probability after fc6 and fc7")
+    init: str | None = _setting(None, "start from the weights of this run or checkpoint (32s -> 16s -> 8s)")
+    epochs: int = _setting(12, "passes over the training images")
+    steps: int | None = _setting(None, "stop after this many steps instead")
+    batch: int = _setting(8, "images a batch")
+    accumulate: int = _setting(1, "batches a step; their gradients are averaged")
+    optimizer: str = _setting("sgd", "update rule", optim.OPTIMIZERS)
+    lr: float = _setting(0.05, "learning rate")
+    momentum: float = _setting(0.9, "momentum (Adam: beta1)")
+    weight_decay: float = _setting(5e-4, "weight decay")
+    schedule: str = _setting("poly", "learning rate over time", optim.SCHEDULES)
+    power: float = _setting(0.9, "poly: exponent of (1 - t / T)")
+    drop_every: int = _setting(1000, "step: steps between drops of the learning rate")
+    gamma: float = _setting(0.1, "step: factor of each drop")
+    reduction: str = _setting(
+        "mean", "loss: mean over labelled pixels, sum over each image (batch), or plain sum", REDUCTIONS[:3]
+    )
+    class_weights: tuple[float, ...] | None = _setting(None, "weight of each class in the loss: W0,W1,...")
+    flip: bool = _setting(False, "mirror images at random")
+    scale: tuple[float, ...] | None = _setting(None, "resize images at random by a factor from LOW,HIGH")
+    crop: tuple[int, ...] | None = _setting(None, "crop images at random to HEIGHT,WIDTH")
+    jitter: float = _setting(0.0, "vary brightness, contrast and saturation by up to this fraction")
+    mean: tuple[float, ...] | None = _setting(None, "mean colour R,G,B that is subtracted (default: measured)")
+    std: tuple[float, ...] | None = _setting(None, "contrast R,G,B that is divided by (default: measured)")
+    seed: int = _setting(0, "seed of everything random")
+    dtype: str = _setting("float32", "precision", ("float32", "float64"))
+    device: str = _setting("cpu", f"where to compute: {', '.join(known_devices())}")
+    absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
+    evaluate_every: int = _setting(1, "epochs between evaluations")
+    save_every: int | None = _setting(None, "also save every so many steps")
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, choices = getattr(self, one.name), one.metadata["choices"]
+            if choices and value not in choices:
+                raise TrainingError(f"{one.name} (={value!r}) must be one of {', '.join(choices)}")
+        for name in ("epochs", "steps", "batch", "accumulate", "evaluate_every", "save_every", "drop_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} (={value}) must be at least 1")
+        for name, length in (("mean", 3), ("std", 3), ("scale", 2), ("crop", 2)):
+            value = getattr(self, name)
+            if value is not None and len(value) != length:
+                raise TrainingError(f"{name} (={value}) must have {length} numbers")
+        if not 0 <= self.dropout < 1:
+            raise TrainingError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+        if self.seed < 0:
+            raise TrainingError(f"seed (={self.seed}) must be at least 0")
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_toml(cls, path: Path) -> TrainConfig:
+        """Read a run's config.toml. Raises TrainingError for a file that is missing, broken or of another version."""
+        try:
+            values = tomllib.loads(path.read_text())
+            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        except FileNotFoundError:
+            raise TrainingError(f"{path}: not found, so there is no run to resume") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise TrainingError(f"{path}: not a configuration of this version ({error})") from error
+
+
+@dataclass
+class Standing:
+    """Where a run stands: what a checkpoint must hold besides weights and optimiser state."""
+
+    step: int = 0  # optimiser steps done
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches done of the epoch that is under way
+    losses: list[float] = field(default_factory=list)  # one a step of that epoch
+    best_iu: float | None = None
+    best_epoch: int | None = None
+
+
+class Observer:
+    """Told of what happens; the command line shows it. All methods may be left out."""
+
+    def started(self, run: Run) -> None: ...
+
+    def stepped(self, run: Run, loss: float, lr: float) -> None: ...
+
+    def evaluating(self, run: Run, done: int, total: int) -> None: ...
+
+    def evaluated(self, run: Run, row: dict[str, Any], scores: Scores) -> None: ...
+
+    def saved(self, run: Run, path: Path) -> None: ...
+
+
+class Run:
+    """One training run in its folder.
+
+    `Run.start` and `Run.resume` make one, `train` carries it on. Everything is public: config, network, optimizer,
+    standing, rows (of metrics.csv), total_steps, segmenter.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, observer: Observer | None = None) -> None:
+        self.folder, self.config, self.observer = folder, config, observer or Observer()
+        self.device = get_device(config.device)
+        self.train_set = open_dataset(config.data, "train", seed=config.seed)
+        self.val_set = open_dataset(config.data, "val", seed=config.seed)
+        classes = len(self.train_set.classes)
+        if config.class_weights is not None and len(config.class_weights) != classes:
+            raise TrainingError(f"class_weights has {len(config.class_weights)} numbers for {classes} classes")
+        self.settings = {
+            "model": config.model,
+            "backbone": config.backbone,
+            "classes": classes,
+            "geometry": config.geometry,
+            "width": config.width,
+            "deconv": config.deconv,
+            "dropout": config.dropout,
+        }
+        self.network = models.build(**self.settings, seed=config.seed, dtype=config.dtype).to(self.device)
+        self.optimizer = optim.build(
+            config.optimizer, dict(self.network.named_parameters()), config.momentum, config.weight_decay
+        )
+        self.standing, self.rows = Standing(), []
+        self.new_layers: list[str] | None = None  # those that `init` had no weights for
+        self.true_counts: np.ndarray | None = None  # pixels of each class in the validation images
+        self.class_weights = None if config.class_weights is None else np.array(config.class_weights, config.dtype)
+
+    # --- making one ---
+
+    @classmethod
+    def start(cls, folder: Path, config: TrainConfig, observer: Observer | None = None) -> Run:
+        """A new run in `folder`, which must not hold one. Saves step 0."""
+        if (folder / "last.safetensors").exists():
+            raise TrainingError(f"{folder} already holds a run: add --resume to continue it, or name another --run")
+        run = cls(folder, config, observer)
+        if config.init is not None:
+            run.new_layers = initialise(run.network, checkpoint.find(config.init))
+        run._prepare(run._normalization())
+        try:
+            (folder / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileWriteError(f"cannot make {folder}: {error.strerror}") from error
+        write_text(folder / "config.toml", config.to_toml())
+        write_text(folder / "log.jsonl", "")
+        run.save()
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, observer: Observer | None = None) -> Run:
+        """The run in `folder` as its last checkpoint left it; what was logged after that is dropped."""
+        run = cls(folder, TrainConfig.from_toml(folder / "config.toml"), observer)
+        path = folder / "last.safetensors"
+        saved = checkpoint.load(path)
+        try:
+            run.standing = Standing(**saved.about["training"])
+            data, optimizer_steps = saved.about["data"], saved.about["optimizer_steps"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: it does not say where the training stands ({error})") from error
+        run.network.load_state_dict(saved.weights)
+        run.optimizer.load_state_dict(saved.optimizer, optimizer_steps)
+        run._prepare(Normalization(data["mean"], data["std"]))
+        run._forget_what_came_after()
+        return run
+
+    def _normalization(self) -> Normalization:
+        """Mean and contrast as configured, else measured on training images."""
+        mean, std = self.config.mean, self.config.std
+        if mean is None or std is None:
+            measured = Normalization.measure(self.train_set)
+            mean, std = mean or measured.mean, std or measured.std
+        return Normalization(mean, std)
+
+    def _prepare(self, normalization: Normalization) -> None:
+        config = self.config
+        augment = Augment(config.flip, config.scale or (1.0, 1.0), config.crop, config.jitter)
+        self.loader = Loader(self.train_set, config.batch, normalization, seed=config.seed, augment=augment)
+        self.steps_an_epoch = math.ceil(len(self.loader) / config.accumulate)
+        self.total_steps = config.steps or config.epochs * self.steps_an_epoch
+        self.schedule = optim.Schedule(
+            config.lr, self.total_steps, config.schedule, config.power, config.drop_every, config.gamma
+        )
+        self.segmenter = Segmenter(self.network, normalization, self.train_set.classes, self.train_set.palette)
+
+    def _forget_what_came_after(self) -> None:
+        """Cut log and metrics back to the checkpoint, which may be older than they are."""
+        lines = (self.folder / "log.jsonl").read_text().splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.standing.step]
+        write_text(self.folder / "log.jsonl", "".join(f"{line}\n" for line in kept))
+        table = self.folder / "metrics.csv"
+        if table.exists():
+            rows = csv.DictReader(io.StringIO(table.read_text()))
+            numbers = [{key: (int if key in ("epoch", "step") else float)(row[key]) for key in row} for row in rows]
+            self.rows = [row for row in numbers if row["step"] <= self.standing.step]
+
+    # --- carrying it on ---
+
+    @property
+    def finished(self) -> bool:
+        return self.standing.step >= self.total_steps
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end, or until `stop()` says so after a step; saves either way. True when finished.
+
+        Raises TrainingError when the loss is not finite; the last checkpoint is then the last good one.
+        """
+        self.observer.started(self)
+        with open(self.folder / "log.jsonl", "a") as log:
+            while not self.finished:
+                for batches in self._groups(self.standing.epoch, self.standing.batch):
+                    self._step(batches, log)
+                    if self.finished or stop():
+                        break
+                    if self.config.save_every and self.standing.step % self.config.save_every == 0:
+                        self.save()
+                if self.standing.batch >= len(self.loader) or self.finished:
+                    self._end_epoch()
+                self.save()
+                if stop():
+                    break
+        return self.finished
+
+    def _groups(self, epoch: int, start: int) -> Iterator[list[Batch]]:
+        """The batches of each step of an epoch."""
+        group: list[Batch] = []
+        for number, batch in enumerate(self.loader.epoch(epoch, start), start + 1):
+            group.append(batch)
+            if len(group) == self.config.accumulate or number == len(self.loader):
+                yield group
+                group = []
+
+    def _step(self, batches: list[Batch], log: Any) -> None:
+        """One step of the optimiser over the mean gradient of `batches`."""
+        started, standing, config = time.perf_counter(), self.standing, self.config
+        self.network.train()
+        self.network.zero_grad()
+        losses = []
+        for i, batch in enumerate(batches):
+            self.network.at_step(config.seed, standing.step * config.accumulate + i)
+            images = Tensor(batch.images.astype(config.dtype, copy=False), device=self.device)
+            loss = ops.cross_entropy(self.network(images), batch.labels, self.class_weights, reduction=config.reduction)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"the loss became {losses[-1]} at step {standing.step + 1} (epoch {standing.epoch + 1}, images "
+                    f"{', '.join(batch.names)}); {self.folder / 'last.safetensors'} keeps the last good weights. "
+                    f"A lower --lr is the usual cure"
+                )
+            loss.backward(np.asarray(1 / len(batches), loss.dtype))
+        lr = self.schedule(standing.step)
+        self.optimizer.step(lr)
+        standing.step += 1
+        standing.batch += len(batches)
+        standing.losses.append(sum(losses) / len(losses))
+        line = {
+            "step": standing.step,
+            "epoch": standing.epoch + 1,
+            "loss": standing.losses[-1],
+            "lr": lr,
+            "seconds": round(time.perf_counter() - started, 4),
+        }
+        try:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+        except OSError as error:
+            raise FileWriteError(f"cannot write {self.folder / 'log.jsonl'}: {error.strerror}") from error
+        self.observer.stepped(self, standing.losses[-1], lr)
+
+    def _end_epoch(self) -> None:
+        """Evaluate, draw, and note the epoch; keep the weights if they are the best."""
+        standing = self.standing
+        loss = float(np.mean(standing.losses))
+        standing.epoch, standing.batch, standing.losses = standing.epoch + 1, 0, []
+        if standing.epoch % self.config.evaluate_every and not self.finished:
+            return
+        confusions = self.segmenter.confusions(self.val_set)
+        counts = sum_confusion(self._counted(confusions), len(self.val_set.classes)).counts
+        scores = metrics.scores(counts, self.config.absent)
+        row = {
+            "epoch": standing.epoch,
+            "step": standing.step,
+            "loss": loss,
+            "lr": self.schedule(standing.step - 1),
+            "pixel_accuracy": scores.pixel_accuracy,
+            "mean_accuracy": scores.mean_accuracy,
+            "mean_iu": scores.mean_iu,
+            "frequency_weighted_iu": scores.frequency_weighted_iu,
+        }
+        self.rows.append(row)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / "metrics.csv", table.getvalue())
+        viz.curves(self.folder / "curves.png", self.rows)
+        self._draw_samples()
+        self.true_counts = counts.sum(axis=1)
+        if standing.best_iu is None or scores.mean_iu > standing.best_iu:
+            standing.best_iu, standing.best_epoch = float(scores.mean_iu), standing.epoch
+            self._checkpoint(with_optimizer=False).save(self.folder / "best.safetensors")
+        self.observer.evaluated(self, row, scores)
+
+    def _counted(self, confusions: Iterator[Any]) -> Iterator[Any]:
+        for done, confusion in enumerate(confusions, 1):
+            self.observer.evaluating(self, done, len(self.val_set))
+            yield confusion
+
+    def _draw_samples(self) -> None:
+        """Image, label and prediction of a few validation images, always the same ones."""
+        indices = np.unique(np.linspace(0, len(self.val_set) - 1, SAMPLES).astype(int)).tolist()
+        samples = [self.val_set[index] for index in indices]
+        sheet = viz.sample_sheet(
+            [sample.image for sample in samples],
+            [sample.label for sample in samples],
+            [self.segmenter(sample.image) for sample in samples],
+            self.val_set.palette,
+            self.val_set.classes,
+        )
+        viz.save_picture(self.folder / "samples" / f"epoch-{self.standing.epoch:03d}.png", sheet)
+
+    # --- keeping it ---
+
+    def _checkpoint(self, with_optimizer: bool = True) -> Checkpoint:
+        about = {
+            "network": self.settings,
+            "data": describe(self.train_set, self.segmenter.normalization),
+            "training": asdict(self.standing),
+            "optimizer_steps": self.optimizer.steps,
+        }
+        state = self.optimizer.state_dict() if with_optimizer else {}
+        return Checkpoint(self.network.state_dict(), about, state)
+
+    def save(self) -> None:
+        """Write DIR/last.safetensors, whole or not at all."""
+        path = self.folder / "last.safetensors"
+        self._checkpoint().save(path)
+        self.observer.saved(self, path)
+
+
+def describe(dataset: Dataset, normalization: Normalization) -> dict[str, Any]:
+    """What a checkpoint must know of its data: class names, colours, mean and contrast."""
+    return {
+        "classes": list(dataset.classes),
+        "palette": np.asarray(dataset.palette).tolist(),
+        "mean": normalization.mean,
+        "std": normalization.std,
+    }
+
+
+def initialise(network: models.FCN, path: Path) -> list[str]:
+    """Copy the weights of a coarser (or equal) network of the same trunk; returns the layers that start anew.
+
+    Only skip scores and the upsampling after them may be missing. Raises CheckpointError otherwise.
+    """
+    saved = checkpoint.load(path)
+    own = {name for name, _ in network.named_parameters()}
+    # The last upsampling of a coarser net has no place in a finer one.
+    weights = {name: array for name, array in saved.weights.items() if name in own or not name.startswith("upscore")}
+    missing = {name: name.split(".")[0] for name in own - set(weights)}
+    lost = sorted(name for name, layer in missing.items() if not layer.startswith(("score_pool", "upscore")))
+    if lost:
+        raise CheckpointError(f"{path}: it has no {', '.join(lost)}, which the network would leave untrained")
+    network.load_state_dict(weights, missing_allowed=True)
+    return sorted(set(missing.values()))
