@@ -46,13 +46,17 @@ def pair(value: int | tuple[int, int], name: str, least: int = 0) -> Pair:
 
 def conv_size(size: int, window: int, stride: int, padding: int, dilation: int) -> int:
     """Output size of a convolution along one axis."""
-    extent = dilation * (window - 1) + 1
-    if size + 2 * padding < extent:
+    return _fitting((size + 2 * padding - dilation * (window - 1) - 1) // stride + 1, size, window, padding, dilation)
+
+
+def _fitting(out: int, size: int, window: int, padding: int, dilation: int) -> int:
+    """`out`, unless it says that not even one window fits."""
+    if out < 1:
         raise ShapeError(
-            f"window (={window}, dilation {dilation}, extent {extent}) must fit into the padded input "
-            f"(={size} + 2*{padding})"
+            f"window (={window}, dilation {dilation}, extent {dilation * (window - 1) + 1}) must fit into the padded "
+            f"input (={size} + 2*{padding})"
         )
-    return (size + 2 * padding - extent) // stride + 1
+    return out
 
 
 def conv_transpose_size(size: int, window: int, stride: int, padding: int, dilation: int, output_padding: int) -> int:
@@ -71,11 +75,12 @@ def pool_size(size: int, window: int, stride: int, padding: int, dilation: int, 
     """Output size of a pooling along one axis; each of its windows holds at least one real element."""
     if padding >= window:
         raise ShapeError(f"padding (={padding}) must be smaller than kernel_size (={window})")
-    out = conv_size(size, window, stride, padding, dilation)
-    remainder = (size + 2 * padding - dilation * (window - 1) - 1) % stride
+    whole, remainder = divmod(size + 2 * padding - dilation * (window - 1) - 1, stride)
+    out = whole + 1
     # Caffe drops a window that starts in the trailing padding. With no padding it would keep an empty one.
     if ceil_mode and remainder and out * stride < size + padding:
-        out += 1
+        out += 1  # it may be the only one, larger than the image
+    _fitting(out, size, window, padding, dilation)
     if dilation > 1:  # else every window reaches the image, because padding < window
         for u in range(out):
             start = u * stride - padding

@@ -6,6 +6,7 @@ Long, Shelhamer and Darrell, 2015, "Fully Convolutional Networks for Semantic Se
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -30,7 +31,7 @@ def _load_kernels_of_a_checkout() -> None:
 
 _load_kernels_of_a_checkout()
 
-from . import kernels  # noqa: E402
+from . import kernels, models, nn, ops, optim  # noqa: E402
 from .device import known_devices, replaced  # noqa: E402
 from .errors import MinifcnError  # noqa: E402
 from .ops import (  # noqa: E402
@@ -47,10 +48,29 @@ from .ops import (  # noqa: E402
 )
 from .tensor import Op, Tensor, from_dlpack, no_grad  # noqa: E402
 
+# What reads files and draws pictures is imported when it is first used, so that `import minifcn` stays quick.
+_ON_DEMAND = {
+    "Run": "training",
+    "Segmenter": "segmenter",
+    "TrainConfig": "training",
+    "open_dataset": "data",
+    "scores": "metrics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "MinifcnError",
     "Op",
+    "Run",
+    "Segmenter",
     "Tensor",
+    "TrainConfig",
     "avg_pool2d",
     "bilinear_upsample",
     "conv2d",
@@ -63,7 +83,13 @@ __all__ = [
     "kernels",
     "known_devices",
     "max_pool2d",
+    "models",
+    "nn",
     "no_grad",
+    "open_dataset",
+    "ops",
+    "optim",
     "relu",
     "replaced",
+    "scores",
 ]

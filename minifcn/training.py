@@ -152,7 +152,8 @@ class Run:
     standing, rows (of metrics.csv), total_steps, segmenter.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, observer: Observer | None = None) -> None:
+    def __init__(self, folder: str | Path, config: TrainConfig, observer: Observer | None = None) -> None:
+        folder = Path(folder)
         self.folder, self.config, self.observer = folder, config, observer or Observer()
         self.device = get_device(config.device)
         self.train_set = open_dataset(config.data, "train", seed=config.seed)
@@ -181,8 +182,9 @@ class Run:
     # --- making one ---
 
     @classmethod
-    def start(cls, folder: Path, config: TrainConfig, observer: Observer | None = None) -> Run:
+    def start(cls, folder: str | Path, config: TrainConfig, observer: Observer | None = None) -> Run:
         """A new run in `folder`, which must not hold one. Saves step 0."""
+        folder = Path(folder)
         if (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder} already holds a run: add --resume to continue it, or name another --run")
         run = cls(folder, config, observer)
@@ -199,8 +201,9 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: Path, observer: Observer | None = None) -> Run:
+    def resume(cls, folder: str | Path, observer: Observer | None = None) -> Run:
         """The run in `folder` as its last checkpoint left it; what was logged after that is dropped."""
+        folder = Path(folder)
         run = cls(folder, TrainConfig.from_toml(folder / "config.toml"), observer)
         path = folder / "last.safetensors"
         saved = checkpoint.load(path)
@@ -347,7 +350,8 @@ class Run:
         viz.curves(self.folder / "curves.png", self.rows)
         self._draw_samples()
         self.true_counts = counts.sum(axis=1)
-        if standing.best_iu is None or scores.mean_iu > standing.best_iu:
+        # NaN, where nothing is labelled, is not better than anything
+        if scores.mean_iu > (-math.inf if standing.best_iu is None else standing.best_iu):
             standing.best_iu, standing.best_epoch = float(scores.mean_iu), standing.epoch
             self._checkpoint(with_optimizer=False).save(self.folder / "best.safetensors")
         self.observer.evaluated(self, row, scores)

@@ -1,0 +1,31 @@
+# Everything on a fresh machine with Python >= 3.11 and make: `make demo`, `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test peers lint clean
+
+demo: $(READY)
+	$(BIN)/minifcn train
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not torch"
+
+# The same networks and ops in PyTorch: loss by loss, gradient by gradient.
+peers: $(READY)
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pytest -m torch
+
+lint: $(READY)
+	$(BIN)/python -m pip install --quiet "ruff>=0.9"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

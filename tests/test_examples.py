@@ -1,0 +1,24 @@
+"""Every example runs as a user runs it, and says what it should."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SAYS = {"00_train_evaluate_predict.py": "mean IU"}
+
+
+def test_every_example_is_listed_here():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_example(name, tmp_path):
+    command = [sys.executable, str(EXAMPLES / name)]
+    if name.startswith("00"):
+        command.append(str(tmp_path))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert SAYS[name] in result.stdout
