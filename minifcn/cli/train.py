@@ -11,9 +11,10 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import TextColumn
 
-from .. import metrics
+from .. import ledger, metrics
 from ..errors import TrainingError
 from ..metrics import Scores
 from ..training import Observer, Run, TrainConfig
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder of the run (default: runs/...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --run DIR where it stopped")
+    parser.add_argument("--no-ledger", action="store_true", help="leave out the sanity checks before the first step")
     add_threads(parser)
 
 
@@ -67,7 +69,8 @@ def _new_folder(config: TrainConfig) -> Path:
 class Display(Observer):
     """A live line a step on a terminal, and one lasting line an epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_ledger: bool = True) -> None:
+        self.with_ledger = with_ledger
         self.bar = progress_bar(TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[speed]} images/s"))
         self.task = self.bar.add_task("", total=None, loss="-", speed="-")
         self.recent: list[tuple[float, int]] = []
@@ -83,6 +86,8 @@ class Display(Observer):
             console.print(f"weights from {run.config.init}; new: {', '.join(run.new_layers) or 'nothing'}")
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
         console.print(f"{run.folder}: {state} on device {run.config.device} (the first step compiles its kernels)")
+        if self.with_ledger and run.standing.step == 0:
+            _print_ledger(run)
         self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
         self.recent = [(time.perf_counter(), 0)]
 
@@ -130,7 +135,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 def run(arguments: argparse.Namespace) -> int:
     use_threads(arguments.threads)
     given = {one.name: getattr(arguments, one.name) for one in fields(TrainConfig) if hasattr(arguments, one.name)}
-    display = Display()
+    display = Display(with_ledger=not arguments.no_ledger)
     if arguments.resume:
         if arguments.folder is None:
             raise TrainingError("--resume needs --run DIR, the folder of the run to continue")
@@ -151,6 +156,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     _report(training)
     return 0
+
+
+def _print_ledger(training: Run) -> None:
+    """What theory says about step 0, and whether it holds."""
+    for line in ledger.examine(training):
+        mark = {True: "[green]ok[/green]  ", False: "[bold red]look[/bold red]", None: "    "}[line.ok]
+        console.print(f"  {mark}  {line.topic + ':':13} {escape(line.text)}")
 
 
 def _report(training: Run) -> None:

@@ -1,0 +1,251 @@
+"""The sanity ledger: what theory says about step 0 of a training, held against what is measured.
+
+Most failed trainings of FCNs fail before the first step: a loss that is not what zero scores must give, upsampling that
+was never initialised, a rate that means something else under another loss or momentum, an update too small for the
+precision to hold. Each line of the ledger is one such diagnosis. Nothing is changed by it.
+
+Sources: the loss and gradients of zero score layers follow from the softmax (`ops/cross_entropy.py`); an update of
+relative size below half a unit in the last place (2^-24 for float32) is rounded away (Goldberg, 1991, "What every
+computer scientist should know about floating-point arithmetic"); a constant gradient g under momentum mu moves a weight
+by lr g / (1 - mu) a step once it is steady, the sum of the geometric series.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import metrics, ops
+from .data import Batch
+from .models import FCN
+from .nn import BilinearUpsample, ConvTranspose2d, init
+from .tensor import Tensor
+from .training import Run
+
+LABELS = 100  # training labels that the baselines are counted on
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: `ok` True (as theory says), False (a warning), None (for information)."""
+
+    ok: bool | None
+    topic: str
+    text: str
+
+
+def examine(run: Run) -> list[Line]:
+    """The ledger of a run before its first step: one forward and backward pass on its first batch."""
+    batches = run.loader.epoch(0)
+    batch = next(batches)
+    batches.close()
+    network = run.network.train().at_step(run.config.seed, 0)
+    network.zero_grad()
+    images = Tensor(batch.images.astype(run.config.dtype, copy=False), device=run.device)
+    loss = ops.cross_entropy(network(images), batch.labels, run.class_weights, reduction=run.config.reduction)
+    loss.backward()
+    lines = [
+        _input(batch),
+        _loss(run, batch, loss.item()),
+        *_upsampling(network),
+        _gradients(network),
+        _baseline(run),
+        _rate(run, batch),
+        _first_step(run, loss.item()),
+        *_precision(run),
+    ]
+    network.zero_grad()
+    return lines
+
+
+def _alive(array: np.ndarray) -> bool:
+    return bool(np.any(array))
+
+
+def _score_layers(network: FCN) -> dict[str, bool]:
+    """Each score layer and whether its weights let a gradient through."""
+    names = [name for name in vars(network) if name.startswith("score_")]
+    return {name: _alive(getattr(network, name).weight.numpy()) for name in names}
+
+
+def _upsampling_layers(network: FCN) -> dict[str, BilinearUpsample | ConvTranspose2d]:
+    return {name: layer for name, layer in vars(network).items() if name.startswith("upscore")}
+
+
+def _input(batch: Batch) -> Line:
+    mean, std = float(batch.images.mean()), float(batch.images.std())
+    text = f"first batch {batch.images.shape}: mean {mean:.2f}, standard deviation {std:.2f}"
+    if not 0.1 <= std <= 10:
+        return Line(False, "input", f"{text}; He initialisation expects about 1, and rates scale with its square")
+    return Line(True, "input", text)
+
+
+def _loss(run: Run, batch: Batch, measured: float) -> Line:
+    valid = int((batch.labels != 255).sum())
+    if not valid:
+        return Line(False, "loss", "the first batch has no labelled pixel: its loss and gradient are 0")
+    if any(_score_layers(run.network).values()):
+        chance = f"guessing gives ln {run.network.classes} = {math.log(run.network.classes):.4f} a pixel"
+        return Line(None, "loss", f"{measured:.4f}; the score layers are trained already, {chance}")
+    weight = 1.0
+    if run.class_weights is not None and run.config.reduction != "mean":
+        weight = float(run.class_weights[batch.labels[batch.labels != 255]].mean(dtype=np.float64))
+    pixels = {"mean": 1, "batch": valid / len(batch.labels), "sum": valid}[run.config.reduction]
+    expected = weight * pixels * math.log(run.network.classes)
+    formula = {"mean": "ln C", "batch": "N_valid ln C / N", "sum": "N_valid ln C"}[run.config.reduction]
+    agrees = abs(measured - expected) <= 1e-4 * expected
+    relation = "=" if agrees else "is not"
+    return Line(agrees, "loss", f"{measured:.4f} {relation} {formula} = {expected:.4f}, as zero scores must give")
+
+
+def _upsampling(network: FCN) -> Iterator[Line]:
+    """Whether any upsampling kernel is dead, or not the bilinear one."""
+    for name, layer in _upsampling_layers(network).items():
+        if isinstance(layer, BilinearUpsample):
+            continue
+        weight = layer.weight.numpy()
+        bilinear = init.bilinear(network.classes, layer.factor, weight.dtype)
+        if not _alive(weight):
+            yield Line(False, "upsampling", f"{name} is all zero: no logit and no gradient can pass it, for ever")
+        elif not np.array_equal(weight, bilinear):
+            distance = float(np.linalg.norm(weight - bilinear) / np.linalg.norm(bilinear))
+            yield Line(
+                None, "upsampling", f"{name} is {distance:.0%} away from the bilinear filter: trained, or not set"
+            )
+    kinds = {type(layer).__name__ for layer in _upsampling_layers(network).values()}
+    kind = "learned, from bilinear" if kinds == {"ConvTranspose2d"} else "fixed bilinear"
+    yield Line(None, "upsampling", f"{kind}: {', '.join(_upsampling_layers(network))}")
+
+
+def _trained_layers(network: FCN) -> set[str]:
+    return {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
+
+
+def _expected_alive(network: FCN) -> set[str]:
+    """Layers that must receive a gradient: those with a path of weights that are not zero up to the loss."""
+    layers = {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
+    if any(
+        not _alive(network.state_dict()[f"{name}.weight"]) for name in _upsampling_layers(network) if name in layers
+    ):
+        return set()
+    open_scores = {name for name, is_open in _score_layers(network).items() if is_open}
+    alive = set(_score_layers(network))
+    # what lies below each score layer, by block
+    reach = {"score_fr": 7, "score_pool4": 4, "score_pool3": 3}
+    deepest = max((reach[name] for name in open_scores), default=0)
+    for layer in layers - alive:
+        if layer.startswith("upscore"):
+            if open_scores:
+                alive.add(layer)
+        elif int(layer.removeprefix("conv").removeprefix("fc")[0]) <= deepest:
+            alive.add(layer)
+    return alive
+
+
+def _gradients(network: FCN) -> Line:
+    measured = {
+        name.rsplit(".", 1)[0]
+        for name, parameter in network.named_parameters()
+        if parameter.grad is not None and _alive(parameter.grad.numpy())
+    }
+    expected = _expected_alive(network)
+    dead, surprising = sorted(expected - measured), sorted(measured - expected)
+    if dead:
+        return Line(False, "gradients", f"zero in {', '.join(dead)}, which should be alive: dead ReLUs, or no labels")
+    if surprising:
+        return Line(False, "gradients", f"not zero in {', '.join(surprising)}, which zero weights above should stop")
+    if measured == _trained_layers(network):
+        return Line(True, "gradients", "alive in every layer")
+    alive = ", ".join(sorted(measured)) or "no layer"
+    return Line(True, "gradients", f"alive in {alive}; exactly zero below, until these weights have moved")
+
+
+def _baseline(run: Run) -> Line:
+    """What saying one class everywhere scores, and the loss of knowing nothing but the class shares."""
+    indices = np.unique(np.linspace(0, len(run.train_set) - 1, min(LABELS, len(run.train_set))).astype(int))
+    counts = sum(np.bincount(run.train_set[int(i)].label.ravel(), minlength=256) for i in indices)
+    counts = counts[: run.network.classes]
+    if not counts.sum():
+        return Line(False, "baseline", f"none of {len(indices)} training labels has a labelled pixel")
+    best, scores = metrics.constant_predictor(counts, run.config.absent)
+    share = counts[counts > 0] / counts.sum()
+    entropy = -float((share * np.log(share)).sum())
+    absent = [name for name, count in zip(run.train_set.classes, counts, strict=True) if not count]
+    text = (
+        f"{run.train_set.classes[best]} everywhere gives pixel accuracy {scores.pixel_accuracy:.3f}, mean IU "
+        f"{scores.mean_iu:.3f}; the class shares alone a loss of {entropy:.3f} a pixel"
+    )
+    if absent:
+        return Line(False, "baseline", f"{text}; no pixel of {', '.join(absent)} in {len(indices)} labels")
+    return Line(None, "baseline", text)
+
+
+def _momentum_gain(run: Run) -> float:
+    """How many times its first step a constant gradient moves a weight."""
+    return 1 / (1 - run.config.momentum) if run.config.optimizer.startswith("sgd") else 1.0
+
+
+def _rate(run: Run, batch: Batch) -> Line:
+    """The rate in the units of the mean loss, with momentum: comparable between recipes."""
+    config = run.config
+    if not config.optimizer.startswith("sgd"):
+        return Line(None, "rate", f"{config.optimizer} moves each weight by about lr = {config.lr:g} a step")
+    valid = int((batch.labels != 255).sum())
+    pixels = {"mean": 1.0, "batch": valid / len(batch.labels), "sum": float(valid)}[config.reduction]
+    effective = config.lr * pixels * _momentum_gain(run)
+    text = (
+        f"lr {config.lr:g} x {pixels:,.0f} (loss: {config.reduction}) / (1 - momentum {config.momentum:g}) = "
+        f"{effective:.2g} in units of the mean loss; the released FCN-32s has 1.9e-3"
+    )
+    return Line(False if effective > 5 else None, "rate", text)
+
+
+def _first_step(run: Run, loss: float) -> Line:
+    """The loss that the first step promises to first order: lr |g|^2. More than the whole loss is a broken promise."""
+    if not run.config.optimizer.startswith("sgd"):
+        return Line(None, "first step", "its size does not depend on the gradient's")
+    squares = sum(
+        float(np.square(parameter.grad.numpy(), dtype=np.float64).sum())
+        for parameter in run.network.parameters()
+        if parameter.grad is not None
+    )
+    promised = run.schedule(0) * squares
+    text = f"lowers the loss by lr |g|^2 = {promised:.3g} of {loss:.4g}, to first order"
+    if promised > loss:
+        return Line(False, "first step", f"{text}: it overshoots; lower --lr, or scale the input")
+    return Line(True, "first step", text)
+
+
+def _precision(run: Run) -> Iterator[Line]:
+    """Whether weight decay and updates are large enough to change a weight at all."""
+    config = run.config
+    half_ulp = float(np.finfo(config.dtype).eps) / 2
+    if config.weight_decay and config.optimizer != "adam":
+        shrink = config.lr * config.weight_decay * _momentum_gain(run)
+        if shrink < half_ulp:
+            yield Line(
+                False,
+                "weight decay",
+                f"lr x decay / (1 - momentum) = {shrink:.1g} of a weight a step, below {config.dtype}'s half-ulp "
+                f"{half_ulp:.1g}: it is rounded away",
+            )
+        else:
+            yield Line(True, "weight decay", f"shrinks weights by {shrink:.1g} of themselves a step")
+    if not config.optimizer.startswith("sgd"):
+        return
+    lost = total = 0
+    for parameter in run.network.parameters():
+        if parameter.grad is None:
+            continue
+        w, g = parameter.numpy(), parameter.grad.numpy()
+        moving = (w != 0) & (g != 0)
+        update = run.schedule(0) * np.abs(g[moving], dtype=np.float64) * _momentum_gain(run)
+        lost += int((update < half_ulp * np.abs(w[moving])).sum())
+        total += int(moving.sum())
+    if total and lost > total / 2:
+        yield Line(False, "updates", f"{lost / total:.0%} of the weights' updates are below half an ulp and lost")
+    elif total:
+        yield Line(True, "updates", f"{1 - lost / total:.1%} of the weights' updates are above half an ulp")
