@@ -61,10 +61,8 @@ def _fitting(out: int, size: int, window: int, padding: int, dilation: int) -> i
 
 def conv_transpose_size(size: int, window: int, stride: int, padding: int, dilation: int, output_padding: int) -> int:
     """Output size of a transposed convolution along one axis."""
-    if output_padding >= max(stride, dilation):
-        raise ShapeError(
-            f"output_padding (={output_padding}) must be smaller than stride (={stride}) or dilation (={dilation})"
-        )
+    if output_padding >= stride:  # else the convolution that this is the adjoint of would have a larger output
+        raise ShapeError(f"output_padding (={output_padding}) must be smaller than stride (={stride})")
     out = stride * (size - 1) + dilation * (window - 1) + 1 - 2 * padding + output_padding
     if out < 1:
         raise ShapeError(f"padding (={padding}) leaves nothing of the transposed convolution's output (size {out})")
@@ -174,6 +172,28 @@ def conv2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1) -
     P = conv_size(H, R, stride[0], padding[0], dilation[0])
     Q = conv_size(W, S, stride[1], padding[1], dilation[1])
     return Conv2dGeometry(N, C, H, W, K, R, S, P, Q, stride, padding, dilation, groups)
+
+
+def conv2d_backward_input(dy_shape, w_shape, input_size, *window) -> Conv2dGeometry:
+    """Geometry of the convolution with w that gave dy [N, K, P, Q] from an input of `input_size` = (H, W)."""
+    expect_rank4("dy", dy_shape)
+    expect_rank4("weight", w_shape)
+    groups = window[3]
+    geo = conv2d((dy_shape[0], w_shape[1] * groups, *input_size), w_shape, *window)
+    expect_shape("dy", dy_shape, geo.y_shape)
+    return geo
+
+
+def conv2d_backward_weight(dy_shape, x_shape, size, *window) -> Conv2dGeometry:
+    """Geometry of the convolution with a window of `size` = (R, S) that gave dy [N, K, P, Q] from x [N, C, H, W]."""
+    expect_rank4("dy", dy_shape)
+    expect_rank4("x", x_shape)
+    groups = window[3]
+    if groups < 1:
+        raise ShapeError(f"groups (={groups}) must be at least 1")
+    geo = conv2d(x_shape, (dy_shape[1], x_shape[1] // groups, *pair(size, "window", 1)), *window)
+    expect_shape("dy", dy_shape, geo.y_shape)
+    return geo
 
 
 def conv_transpose2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1, output_padding=0) -> Pair:

@@ -151,6 +151,10 @@ def _gradients(network: FCN) -> Line:
         for name, parameter in network.named_parameters()
         if parameter.grad is not None and _alive(parameter.grad.numpy())
     }
+    alive = ", ".join(sorted(measured)) or "no layer"
+    learned = _upsampling_layers(network).keys() & _trained_layers(network)
+    if any(not _alive(getattr(network, name).weight.numpy()) for name in learned):
+        return Line(None, "gradients", f"alive in {alive}; the dead upsampling stops all others")
     expected = _expected_alive(network)
     dead, surprising = sorted(expected - measured), sorted(measured - expected)
     if dead:
@@ -159,7 +163,6 @@ def _gradients(network: FCN) -> Line:
         return Line(False, "gradients", f"not zero in {', '.join(surprising)}, which zero weights above should stop")
     if measured == _trained_layers(network):
         return Line(True, "gradients", "alive in every layer")
-    alive = ", ".join(sorted(measured)) or "no layer"
     return Line(True, "gradients", f"alive in {alive}; exactly zero below, until these weights have moved")
 
 

@@ -220,9 +220,7 @@ def _phases(size: int, window: int, stride: int, padding: int, dilation: int):
 def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_input`."""
     checks.same_dtype(dy=dy, weight=w)
-    checks.expect_rank4("dy", dy.shape)
-    geo = geometry.conv2d((dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups)
-    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    geo = geometry.conv2d_backward_input(dy.shape, w.shape, input_size, stride, padding, dilation, groups)
     source, w = channels_last(dy), np.ascontiguousarray(w)
     dx = np.zeros((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     C, K, window = geo.C // groups, geo.K // groups, geo.R * geo.S
@@ -299,11 +297,7 @@ def _padded_columns(matrix: np.ndarray, width: int) -> np.ndarray:
 def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_weight`."""
     checks.same_dtype(dy=dy, x=x)
-    checks.expect_rank4("x", x.shape)
-    checks.expect_rank4("dy", dy.shape)
-    w_shape = (dy.shape[1], x.shape[1] // groups, *geometry.pair(window, "window", 1))
-    geo = geometry.conv2d(x.shape, w_shape, stride, padding, dilation, groups)
-    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    geo = geometry.conv2d_backward_weight(dy.shape, x.shape, window, stride, padding, dilation, groups)
     source = channels_last(x)
     C, K, taps = geo.C // groups, geo.K // groups, geo.R * geo.S
     pixels, width = geo.N * geo.P * geo.Q, panel_width(K, dy.dtype)
@@ -318,7 +312,7 @@ def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, group
         totals = np.zeros((shares, depth_rows, columns.shape[1]), x.dtype)
         _weight_gradient(source.reshape(-1), source.shape, g * C, C, taps * C, runs, grid, columns, width, totals)
         _add_shares(totals, dw[g * K : (g + 1) * K], width)
-    return dw.reshape(w_shape)
+    return dw.reshape(geo.w_shape)
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -72,6 +72,7 @@ def cross_entropy_backward_input(dy, probabilities, target, weight=None, ignore_
     """See `reference.cross_entropy_backward_input`."""
     checks.same_dtype(dy=dy, probabilities=probabilities, weight=weight)
     checks.check_target(probabilities.shape, target, weight, ignore_index)
+    checks.expect_shape("dy", dy.shape, target.shape)
     last = channels_last(probabilities)
     dx = np.empty_like(last)
     target, weight = _prepared(dy.dtype, last.shape[3], target, weight)

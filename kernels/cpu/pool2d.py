@@ -119,6 +119,7 @@ def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, paddi
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
+    checks.expect_shape("argmax", argmax.shape, geo.y_shape)
     dx = np.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     _max_backward(channels_last(dy), channels_last(argmax), (geo.R, geo.S), geo.stride, geo.padding, geo.dilation, dx)
     return channels_first(dx)

@@ -34,7 +34,6 @@ def _grouped_weight(w: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
 
 def _grouped_output(dy: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
     """dy as [N, G, K/G, P, Q] in float64."""
-    checks.expect_shape("dy", dy.shape, geo.y_shape)
     return dy.astype(np.float64).reshape(geo.N, geo.groups, geo.K // geo.groups, geo.P, geo.Q)
 
 
@@ -57,8 +56,7 @@ def conv2d_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
 def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
     """dx [N, C, H, W] for an input of size `input_size` = (H, W): each tap scatters what it gathered."""
     checks.same_dtype(dy=dy, weight=w)
-    checks.expect_rank4("dy", dy.shape)
-    geo = geometry.conv2d((dy.shape[0], w.shape[1] * groups, *input_size), w.shape, stride, padding, dilation, groups)
+    geo = geometry.conv2d_backward_input(dy.shape, w.shape, input_size, stride, padding, dilation, groups)
     grouped_dy, grouped_w = _grouped_output(dy, geo), _grouped_weight(w, geo)
     padded = _padded(np.zeros(geo.x_shape), geo)
     for r in range(geo.R):
@@ -72,16 +70,13 @@ def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, gr
 def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, groups=1):
     """dw [K, C/groups, R, S]: each tap's inputs against all upstream gradients."""
     checks.same_dtype(dy=dy, x=x)
-    checks.expect_rank4("x", x.shape)
-    checks.expect_rank4("dy", dy.shape)
-    w_shape = (dy.shape[1], x.shape[1] // groups, *geometry.pair(window, "window", 1))
-    geo = geometry.conv2d(x.shape, w_shape, stride, padding, dilation, groups)
+    geo = geometry.conv2d_backward_weight(dy.shape, x.shape, window, stride, padding, dilation, groups)
     padded, grouped_dy = _padded(x, geo), _grouped_output(dy, geo)
-    dw = np.zeros((geo.groups, geo.K // geo.groups, *w_shape[1:]))
+    dw = np.zeros((geo.groups, geo.K // geo.groups, *geo.w_shape[1:]))
     for r in range(geo.R):
         for s in range(geo.S):
             dw[..., r, s] = np.einsum("ngkpq,ngcpq->gkc", grouped_dy, _tap(padded, r, s, geo))
-    return dw.reshape(w_shape).astype(x.dtype)
+    return dw.reshape(geo.w_shape).astype(x.dtype)
 
 
 def conv2d_backward_bias(dy):

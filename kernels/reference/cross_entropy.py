@@ -38,6 +38,7 @@ def cross_entropy_backward_input(dy, probabilities, target, weight=None, ignore_
     """dx [N, C, H, W] = dy w[t] (probability - onehot(t)) for dy [N, H, W]; exactly 0 at ignored pixels."""
     checks.same_dtype(dy=dy, probabilities=probabilities, weight=weight)
     checks.check_target(probabilities.shape, target, weight, ignore_index)
+    checks.expect_shape("dy", dy.shape, target.shape)
     w, label = _pixel_weights(dy.dtype, probabilities.shape[1], target, weight, ignore_index)
     classes = np.arange(probabilities.shape[1])[:, None, None]
     dx = (dy * w)[:, None] * (probabilities - (classes == label[:, None]))

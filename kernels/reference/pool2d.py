@@ -46,6 +46,7 @@ def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, paddi
     checks.same_dtype(dy=dy)
     geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
+    checks.expect_shape("argmax", argmax.shape, geo.y_shape)
     dx = np.zeros((geo.N, geo.C, geo.H * geo.W))
     n, c = np.ogrid[: geo.N, : geo.C]
     for p in range(geo.P):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..device import known_devices
 from ..errors import MinifcnError
 from ..metrics import Scores
 
-console = Console(highlight=False, soft_wrap=True)
+# A file or a pipe has no width of its own; tables should not break there at 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def progress_bar(*columns: Any) -> Progress:

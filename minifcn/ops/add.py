@@ -3,6 +3,8 @@
 Forward
     y[i] = a[i] + b[i]
 
+    The difference a[i] - b[i] is a[i] + (-1) b[i].
+
 Backward
     d y[i] / d a[i] = 1 and d y[i] / d b[i] = 1, so both inputs receive the upstream gradient unchanged:
 

@@ -3,12 +3,12 @@
 Forward
     y[n,c,p,q] = sum_{i,j} f[p + pad - F i] f[q + pad - F j] x[n,c,i,j],
 
-    f[t] = 1 - |t - centre| / ceil(R/2) for 0 <= t < R = 2 F - F mod 2, else 0: a triangle of width 2 F, whose
+    f[t] = 1 - |t - (R - 1)/2| / ceil(R/2) for 0 <= t < R = 2 F - F mod 2, else 0: a triangle of width 2 F, whose
     values at distance F apart add up to 1, so that a constant stays constant wherever two neighbours exist. Pixels
     at the edge see only one of them and are damped, as in the released FCN nets.
 
 Backward
-    y is linear in x: x[n,c,i,j] has the factor f f in all pixels of its window,
+    y is linear in x: x[n,c,i,j] stands in all pixels of its window, each time beside two values of f,
 
     dx[n,c,i,j] = sum_{p,q} f[p + pad - F i] f[q + pad - F j] dy[n,c,p,q],
 

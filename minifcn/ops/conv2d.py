@@ -9,7 +9,7 @@ Forward
 Backward
     y is linear in x, in w and in b, so each derivative is the factor beside the variable.
 
-    Input. x[n,c,h,w] is multiplied by w[k,c,r,s] in every y[n,k,p,q] whose tap (r,s) meets (h,w):
+    Input. x[n,c,h,w] is multiplied by w[k,c,r,s] in every y[n,k,p,q] whose window has its element (r,s) at (h,w):
 
     dx[n,c,h,w] = sum_{k,r,s} w[k,c,r,s] dy[n,k,p,q],   p = (h + pad - r dilation) / stride where that is an
                                                         integer from 0 to P-1, q likewise.
@@ -19,7 +19,7 @@ Backward
 
     Weight. w[k,c,r,s] is multiplied by x[n,c,h,w] in y[n,k,p,q], for every image and every output pixel:
 
-    dw[k,c,r,s] = sum_{n,p,q} dy[n,k,p,q] x[n,c, p stride - pad + r dilation, q stride - pad + s dilation].
+    dw[k,c,r,s] = sum_{n,p,q} dy[n,k,p,q] x[n,c,h,w],   h and w as in the forward pass.
 
     Bias. b[k] is added to every pixel of channel k: db[k] = sum_{n,p,q} dy[n,k,p,q].
 

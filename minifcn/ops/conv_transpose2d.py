@@ -1,27 +1,35 @@
 """Transposed convolution ("deconvolution"): the adjoint of a convolution, used to restore resolution.
 
 Forward
-    Each input pixel spreads a window, and the windows add up:
+    Each input pixel (p,q), times the weights, is a window of numbers around its place, and the windows add up:
 
-    y[n,k,h,w] = b[k] + sum_{c,p,q,r,s} x[n,c,p,q] w[c,k,r,s]   over all (p,r), (q,s) with
-                 h = p stride - pad + r dilation and w = q stride - pad + s dilation.
+    y[n,k,h,w] = b[k] + sum_{c,p,q,r,s} x[n,c,p,q] w[c,k,r,s]   over all (p,r) and (q,s) that meet (h,w),
+                                                                h = p stride - pad + r dilation,
+                                                                w = q stride - pad + s dilation.
 
     Compare the convolution's gradient for its input: it is this very sum, with dy in x's place and the weight's
     first axis counting what is x's channel here. The output size is stride (H - 1) + dilation (R - 1) + 1 - 2 pad +
     output_padding; the last term says which of the `stride` input sizes that a convolution maps to H is meant.
 
 Backward
-    Let A be the convolution with weight w: conv(z) = A z. Then y = A^T x, and
+    y is linear in x, in w and in b, so each derivative is the factor beside the variable.
 
-    dx = (A^T)^T dy = A dy:              the convolution's forward pass, on dy;
-    dw: <y, dy> = <A^T x, dy> = <x, A dy> is the same trilinear form of (w, x, dy) as the convolution's <A z, dz>
-        with z = dy and dz = x, so dw is the convolution's weight gradient with its two arrays exchanged,
+    Input. x[n,c,p,q] stands in the outputs of its own window, each time beside a weight:
 
-    dw[c,k,r,s] = sum_{n,p,q} x[n,c,p,q] dy[n,k, p stride - pad + r dilation, q stride - pad + s dilation];
+    dx[n,c,p,q] = sum_{k,r,s} w[c,k,r,s] dy[n,k,h,w],   h and w as in the forward pass, dy = 0 outside the image:
 
-    db[k] = sum_{n,h,w} dy[n,k,h,w].
+    the convolution of dy with w.
 
-    So there are no kernels of its own: all four are the convolution's.
+    Weight. w[c,k,r,s] stands beside every x[n,c,p,q], in the output that the two meet at:
+
+    dw[c,k,r,s] = sum_{n,p,q} x[n,c,p,q] dy[n,k,h,w],   h and w likewise:
+
+    the convolution's gradient for its weight with the two arrays exchanged.
+
+    Bias. b[k] is added to every pixel of channel k: db[k] = sum_{n,h,w} dy[n,k,h,w].
+
+    In the words of linear algebra: let A be the matrix of the convolution with w. Then y = A^T x (bias apart), hence
+    dx = (A^T)^T dy = A dy. So there are no kernels of its own: all four are the convolution's.
 
 Source
     Long, Shelhamer and Darrell, 2015, section 3.3 ("upsampling is backwards strided convolution"); Zeiler et al.,
@@ -32,7 +40,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernels import geometry
+from ..kernels import checks, geometry
 from ..tensor import Op, Tensor
 from .conv2d import Size
 
@@ -49,7 +57,11 @@ class ConvTranspose2d(Op):
         self.x, self.w, self.has_bias = x, w, b is not None
         size = geometry.conv_transpose2d(x.shape, w.shape, *self.window, self.output_padding)
         y = self.kernel("conv2d_backward_input")(x, w, size, *self.window)
-        return y if b is None else y + b[:, None, None]
+        if b is None:
+            return y
+        checks.same_dtype(x=x, bias=b)
+        checks.expect_shape("bias", b.shape, y.shape[1:2])
+        return y + b[:, None, None]
 
     def backward(self, dy: Any) -> tuple[Any, Any, Any]:
         x, w = self.x, self.w

@@ -1,23 +1,23 @@
 """Softmax cross entropy of every pixel: the loss of semantic segmentation.
 
 Forward
-    With logits x[n,c,h,w], label t = t[n,h,w] and class weights w[c] (1 by default),
+    With logits x[n,c,h,w], the label t = target[n,h,w] of each pixel and the weight[c] of each class (1 by default),
 
-    p[n,c,h,w] = exp(x[n,c,h,w]) / sum_j exp(x[n,j,h,w]),     l[n,h,w] = -w[t] log p[n,t,h,w],
+    p[n,c,h,w] = exp(x[n,c,h,w]) / sum_j exp(x[n,j,h,w]),     l[n,h,w] = -weight[t] log p[n,t,h,w],
 
-    l = 0 where t is the ignored label. Computed as w[t] (log sum_j exp(x_j - m) - (x_t - m)) with m = max_j x_j,
-    which is the same number and cannot overflow. Then by `reduction`
+    and l = 0 where t is the ignored label. With x_j short for x[n,j,h,w] and m = max_j x_j, it is computed as
+    weight[t] (log sum_j exp(x_j - m) - (x_t - m)): the same number, which cannot overflow. Then by `reduction`
 
-    mean   L = sum l / sum w[t] over the pixels that are not ignored (0 if there are none);
+    mean   L = sum l / sum weight[t] over the pixels that are not ignored (0 if there are none);
     batch  L = sum l / N, the "unnormalised" loss of the released FCN nets, a sum over each image;
     sum    L = sum l;
     none   L = l, one number a pixel.
 
 Backward
-    For one pixel, l = w[t] (log sum_j exp(x_j) - x_t). The first term has the derivative exp(x_c) / sum_j exp(x_j)
-    = p_c, the second one 1 if c = t:
+    For one pixel, l = weight[t] (log sum_j exp(x_j) - x_t). By x_c, the logarithm has the derivative
+    exp(x_c) / sum_j exp(x_j) = p_c, and x_t has 1 if c = t, else 0, written [c = t]:
 
-    dx[n,c,h,w] = dl[n,h,w] w[t] (p[n,c,h,w] - [c = t]),   dl = dL times 1/sum w[t], 1/N, or 1.
+    dx[n,c,h,w] = dl[n,h,w] weight[t] (p[n,c,h,w] - [c = t]),   dl = dL times 1/sum weight[t], 1/N, or 1.
 
     It is exactly zero at ignored pixels, and sums to zero over the channels everywhere: adding one number to all
     logits of a pixel changes nothing.
