@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SAYS = {"00_train_evaluate_predict.py": "mean IU"}
+SAYS = {
+    "00_train_evaluate_predict.py": "mean IU",
+    "01_a_convolution_by_hand.py": "All agree to the last bit.",
+    "02_backpropagation_step_by_step.py": "All agree to rounding.",
+}
 
 
 def test_every_example_is_listed_here():

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import MinifcnError
 from ..kernels.checks import ShapeError
 
-COMMANDS = ("train", "evaluate", "predict", "doctor", "align")
+COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -74,7 +74,7 @@ class FCN(Module):
         plan = BACKBONES[backbone].scaled(width)
         rng = np.random.Generator(np.random.Philox(seed))
 
-        self._trunk: list[str] = []
+        self.trunk: list[str] = []
         channels = self._build_trunk(plan, dropout, rng)
         self._add("score_fr", Conv2d(plan.fc, classes, 1, dtype=dtype))
         self.offsets: dict[str, int] = {}  # by the layer whose output is cropped
@@ -84,7 +84,7 @@ class FCN(Module):
 
     def _add(self, name: str, layer: Layer) -> None:
         setattr(self, name, layer)
-        self._trunk.append(name)
+        self.trunk.append(name)
 
     def _build_trunk(self, plan, dropout: float, rng: np.random.Generator) -> dict[str, int]:
         """conv1_1 .. fc7; returns the channels of each pooling layer."""
@@ -115,7 +115,7 @@ class FCN(Module):
         """Upsampling and skips; each crop's offset is derived from the maps of the two layers it joins."""
         maps = self.coordinate_maps()
         current = maps["score_fr"]
-        self._skips: list[tuple[str, str, str]] = []  # (upsampling, pooling, its score layer)
+        self.skips: list[tuple[str, str, str]] = []  # (upsampling, pooling, its score layer)
         coarse = 32
         for pool, finer, up in (("pool4", 16, "upscore2"), ("pool3", 8, "upscore_pool4")):
             if stride > finer:
@@ -128,17 +128,17 @@ class FCN(Module):
                 self.offsets[score], current = geometry.crop_offset(skip, upscored), upscored
             else:
                 self.offsets[up], current = geometry.crop_offset(upscored, skip), skip
-            self._skips.append((up, pool, score))
+            self.skips.append((up, pool, score))
             coarse = finer
-        self._last = "upscore" if coarse == 32 else f"upscore{coarse}"
-        setattr(self, self._last, self._upsampling(coarse))
-        full = current.then(getattr(self, self._last).coordinate_map())
-        self.offsets[self._last] = geometry.crop_offset(full, CoordinateMap())
+        self.last_upsampling = "upscore" if coarse == 32 else f"upscore{coarse}"
+        setattr(self, self.last_upsampling, self._upsampling(coarse))
+        full = current.then(getattr(self, self.last_upsampling).coordinate_map())
+        self.offsets[self.last_upsampling] = geometry.crop_offset(full, CoordinateMap())
 
     def coordinate_maps(self) -> dict[str, CoordinateMap]:
         """The coordinate map of every layer from conv1_1 to score_fr."""
         maps, current = {}, CoordinateMap()
-        for name in self._trunk:
+        for name in self.trunk:
             current = current.then(getattr(self, name).coordinate_map())
             maps[name] = current
         return maps
@@ -157,11 +157,11 @@ class FCN(Module):
             raise MinifcnError(f"images must have shape [N, 3, H, W], but have {x.shape}")
         H, W = x.shape[2:]
         pools: dict[str, Tensor] = {}
-        for name in self._trunk:
+        for name in self.trunk:
             x = getattr(self, name)(x)
             if name.startswith("pool"):
                 pools[name] = x
-        for up, pool, score in self._skips:
+        for up, pool, score in self.skips:
             features = pools[pool]
             if pool in self.skip_scales:
                 features = ops.scale(features, self.skip_scales[pool])
@@ -170,7 +170,7 @@ class FCN(Module):
                 x = ops.crop_sum(upscored, skip, self.offsets[score])
             else:
                 x = ops.crop_sum(skip, upscored, self.offsets[up])
-        return ops.crop(getattr(self, self._last)(x), self.offsets[self._last], (H, W))
+        return ops.crop(getattr(self, self.last_upsampling)(x), self.offsets[self.last_upsampling], (H, W))
 
 
 def fcn32s(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", **settings: Any) -> FCN:

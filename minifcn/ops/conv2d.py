@@ -4,7 +4,8 @@ Forward
     y[n,k,p,q] = b[k] + sum_{c,r,s} w[k,c,r,s] x[n,c,h,w],   h = p stride - pad + r dilation,
                                                              w = q stride - pad + s dilation,
 
-    with x = 0 outside the image. k runs over the K outputs, c over the C inputs, (r,s) over the window R x S.
+    with x = 0 outside the image. (p,q) is a pixel of the output and k one of its K channels; c runs over the C channels
+    of the input, (r,s) over the window R x S.
 
 Backward
     y is linear in x, in w and in b, so each derivative is the factor beside the variable.

@@ -1,7 +1,7 @@
 """A window cut out of a feature map.
 
 Forward
-    y[n,c,p,q] = x[n,c, p + top, q + left]
+    y[n,c,p,q] = x[n,c, p + top, q + left],   (top, left) the offset of the window
 
 Backward
     Every pixel of the window is copied once, every other pixel is not used:

@@ -1,7 +1,7 @@
 """Skip fusion: a feature map plus the aligned window of a larger one.
 
 Forward
-    y[n,c,p,q] = x[n,c,p,q] + skip[n,c, p + top, q + left]
+    y[n,c,p,q] = x[n,c,p,q] + skip[n,c, p + top, q + left],   (top, left) the offset of the window
 
 Backward
     A sum passes its gradient to both terms, and a crop pads it with zeros:
