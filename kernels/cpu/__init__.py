@@ -6,9 +6,8 @@ the result does not depend on the number of threads. Compiled code is kept in th
 folder named after a digest of these sources: files beside the sources would outlive an uninstall, and Numba
 does not see when a function that another one calls has changed.
 
-Threads: Numba's `workqueue` layer, unless NUMBA_THREADING_LAYER says otherwise. Beside a busy thread on two cores
-an empty-handed OpenMP team waited 2.9 ms a parallel loop for its descheduled member, workqueue 0.4 ms, and none at
-all where that thread is nice (as the data loader is). It must not be entered twice at once: a lock sees to that.
+Threads: Numba's own choice of layer (NUMBA_THREADING_LAYER overrides it). Its plainest one, `workqueue`, must not be
+entered twice at once: a lock sees to that.
 """
 
 import functools
@@ -34,8 +33,6 @@ def _cache_folder() -> str:
     return os.path.join(platformdirs.user_cache_dir("minifcn"), f"numba-{numba.__version__}", digest)
 
 
-if not os.environ.get("NUMBA_THREADING_LAYER"):
-    numba.config.THREADING_LAYER = "workqueue"
 CACHE_FOLDER = _cache_folder()
 _callers_folder, numba.config.CACHE_DIR = numba.config.CACHE_DIR, CACHE_FOLDER
 try:

@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"\n{escape(str(report))}")
     seconds, cases = time.perf_counter() - started, sum(report.cases for report in reports)
     verdict = f"{len(failed)} of {len(reports)} failed" if failed else f"all {len(reports)} passed"
-    print(f"\n{verdict}: {cases} random cases, seed {arguments.seed}, {seconds:.0f} s")
+    print(f"\n{verdict}: {cases} cases, seed {arguments.seed}, {seconds:.0f} s")
     if arguments.json:
         write_json(arguments.json, [report.as_dict() for report in reports])
     if arguments.certificate:
