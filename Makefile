@@ -4,13 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test peers lint clean
+.PHONY: demo test check peers lint clean
 
 demo: $(READY)
 	$(BIN)/minifcn train
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not torch"
+
+# Every gradient on this machine, in about two minutes; EXAMPLES=4 is a shorter look.
+EXAMPLES ?= 25
+check: $(READY)
+	$(BIN)/minifcn check --all --examples $(EXAMPLES)
 
 # The same networks and ops in PyTorch: loss by loss, gradient by gradient.
 peers: $(READY)

@@ -117,3 +117,24 @@ def test_an_installed_wheel_runs_a_command(installed, tmp_path):
     words = ("align", "fcn8s", "--geometry", "pad100", "--size", "97x131")
     text = run(sys.executable, "-m", "minifcn", *words, cwd=tmp_path, PYTHONPATH=str(installed))
     assert "Aligned" in text
+
+
+def test_an_installed_wheel_trains(installed, tmp_path):
+    """A few steps away from the checkout, on the device that needs no compiler."""
+    words = (
+        "train",
+        "--data",
+        "scenes:32x32",
+        "--width",
+        "0.1",
+        "--batch",
+        "2",
+        "--steps",
+        "2",
+        "--device",
+        "reference",
+    )
+    text = run(sys.executable, "-m", "minifcn", *words, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "best mean IU" in text
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {"last.safetensors", "best.safetensors", "metrics.csv"} <= {path.name for path in folder.iterdir()}
