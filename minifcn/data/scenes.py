@@ -38,6 +38,7 @@ PALETTE = np.array(
 STREAMS = {"train": 0, "val": 1}
 LENGTHS = {"train": 600, "val": 80}
 SMALLEST = 32
+KEEP_BYTES = 256 * 2**20  # of scenes kept in memory, so that only the first epoch draws them
 GROUND = 52.0  # pixels from the horizon to the nearest ground, in a picture 96 pixels high
 
 
@@ -64,6 +65,7 @@ class Scenes(Dataset):
         self.length = LENGTHS[split] if length is None else length
         if not 1 <= self.length < 2**32:
             raise DataError(f"scenes of length {length}: the length must be 1 .. 2**32-1")
+        self._kept: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return self.length
@@ -71,9 +73,15 @@ class Scenes(Dataset):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
+        if index in self._kept:
+            return self._kept[index]
         key = np.array([self.seed, (STREAMS[self.split] << 32) + index], np.uint64)
         image, label = generate(np.random.Generator(np.random.Philox(key=key)), *self.size)
-        return Sample(image, label, self.source(index))
+        image.flags.writeable = label.flags.writeable = False
+        sample = Sample(image, label, self.source(index))
+        if (len(self._kept) + 1) * (image.nbytes + label.nbytes) <= KEEP_BYTES:
+            self._kept[index] = sample
+        return sample
 
     def source(self, index: int) -> str:
         return f"{self.split}_{index:06d}"
