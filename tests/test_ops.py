@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from minifcn import Op, Tensor, conv2d, conv_transpose2d, from_dlpack, max_pool2d, no_grad, ops, relu, replaced
 from minifcn.device import get_device, known_devices
 from minifcn.errors import DeviceError, MinifcnError
-from minifcn.gradcheck import OPS, check_op
+from minifcn.gradcheck import OPS, check_op, known
 from minifcn.kernels.checks import ShapeError
 from minifcn.ops.cross_entropy import CrossEntropy
 
@@ -23,7 +23,7 @@ LINEAR = {"conv2d", "conv_transpose2d", "avg_pool2d", "bilinear_upsample", "crop
 def test_every_op_passes_the_gradient_checker(op, device, dtype):
     report = check_op(op, device, dtype, examples=EXAMPLES)
     assert report.passed, report
-    assert report.cases == EXAMPLES
+    assert report.cases == EXAMPLES + (op in known.CASES)  # one was worked by hand
     if op in LINEAR:
         assert ("adjoint", "x") in report.worst
 
