@@ -351,6 +351,13 @@ def test_predict_writes_palette_overlay_and_legend(trained, tmp_path, capsys):
     (images / "b.png").write_bytes(b"not an image")
     assert cli.main(["predict", str(trained), str(images), "--out", str(out)]) == 2
     assert "would both be written as b.png" in capsys.readouterr().err
+    before = (images / "a.png").read_bytes()
+    assert cli.main(["predict", str(trained), str(images / "a.png"), "--out", str(images)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (images / "a.png").read_bytes() == before
+    (images / "legend.jpg").write_bytes((images / "b.jpg").read_bytes())
+    assert cli.main(["predict", str(trained), str(images / "legend.jpg"), "--out", str(out)]) == 2
+    assert "legend.jpg and the legend would both be written as legend.png" in capsys.readouterr().err
     assert cli.main(["predict", str(trained), str(images / "b.png"), "--out", str(out)]) == 2
     assert "b.png" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from .console import add_device, console, tracked, use_threads
 
 HELP = "label images: a palette PNG and an overlay for each, and a legend"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+LEGEND = "legend.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _image_files(paths: list[Path]) -> list[Path]:
-    """All image files that are meant; raises DataError for a missing one, an empty folder, or two of one name."""
+    """All image files that are meant; raises DataError for an empty folder, or two that would share an output."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -36,16 +37,27 @@ def _image_files(paths: list[Path]) -> list[Path]:
             files += found
         else:
             files.append(path)
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        if by_stem.setdefault(file.stem, file) != file:
-            raise DataError(f"{file} and {by_stem[file.stem]} would both be written as {file.stem}.png")
-    return list(by_stem.values())
+    taken: dict[str, Path | str] = {LEGEND: "the legend"}
+    for file in dict.fromkeys(files):
+        for name in _outputs(file):
+            if name in taken:
+                raise DataError(f"{file} and {taken[name]} would both be written as {name}")
+            taken[name] = file
+    return list(dict.fromkeys(files))
+
+
+def _outputs(file: Path) -> tuple[str, str]:
+    """The names of an image's palette PNG and overlay."""
+    return f"{file.stem}.png", f"{file.stem}_overlay.png"
 
 
 def run(arguments: argparse.Namespace) -> int:
     use_threads(arguments.threads)
     files = _image_files(arguments.images)
+    inputs = {file.resolve(): file for file in files}
+    for name in (name for file in files for name in (*_outputs(file), LEGEND)):
+        if (arguments.out / name).resolve() in inputs:
+            raise DataError(f"{arguments.out / name} is an image to label and would be overwritten: name another --out")
     segmenter = Segmenter.load(arguments.run_folder, arguments.device)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -54,12 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     for file in tracked(files, len(files), "predicting"):
         image = read_image(file)
         label = segmenter(image)
-        viz.save_palette_png(arguments.out / f"{file.stem}.png", label, segmenter.palette)
+        palette_png, overlay_png = _outputs(file)
+        viz.save_palette_png(arguments.out / palette_png, label, segmenter.palette)
         painted = viz.overlay(image, label, segmenter.palette, arguments.alpha)
-        viz.save_picture(arguments.out / f"{file.stem}_overlay.png", painted)
+        viz.save_picture(arguments.out / overlay_png, painted)
         shares = np.bincount(label.ravel(), minlength=len(segmenter.classes)) / label.size
         largest = [f"{segmenter.classes[k]} {shares[k]:.0%}" for k in np.argsort(-shares)[:3] if shares[k] >= 0.005]
         console.print(f"{file}  {image.shape[1]}x{image.shape[0]}  {', '.join(largest)}", soft_wrap=True)
-    viz.save_picture(arguments.out / "legend.png", viz.legend(segmenter.classes, segmenter.palette))
+    viz.save_picture(arguments.out / LEGEND, viz.legend(segmenter.classes, segmenter.palette))
     print(f"{len(files)} predictions, overlays and legend.png in {arguments.out}")
     return 0
