@@ -24,6 +24,6 @@ def test_example(name, tmp_path):
     command = [sys.executable, str(EXAMPLES / name)]
     if name.startswith("00"):
         command.append(str(tmp_path))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert result.returncode == 0, result.stderr
     assert SAYS[name] in result.stdout

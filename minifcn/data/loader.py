@@ -88,7 +88,7 @@ class Batch:
 def _be_nice() -> None:
     """Let the threads that compute go before this one: they wait for each other at the end of every loop."""
     if sys.platform == "linux":  # elsewhere niceness belongs to the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 class Loader:
