@@ -109,16 +109,13 @@ def check_parameters(
                 continue
             numeric, analytic = (sides[0][0] - sides[1][0]) / (2 * STEP), dot(gradient, v)
             rounding = 4 * np.finfo(np.float64).eps * max(1.0, abs(loss)) / STEP  # of the two losses
-            unit = norm(gradient) * rms(v)
-            excess = max(0.0, abs(numeric - analytic) - rounding)
-            error = excess / unit if unit else (np.inf if excess else 0.0)
-            if not np.isfinite(analytic):
-                error = np.inf
+            unit = norm(gradient) * rms(v) or 1.0
+            limit = tolerance(rule, dtype) + rounding / unit
+            where = f"difference {numeric:.9g}, gradient {analytic:.9g} along a random direction"
+            finding = Finding(rule, name, abs(numeric - analytic) / unit, limit, where)
             found += 1
-            if not error <= worst.error:
-                worst = Finding(
-                    rule, name, error, worst.tolerance, f"difference {numeric:.9g}, gradient {analytic:.9g}"
-                )
+            if not finding.of_tolerance <= worst.of_tolerance:
+                worst = finding
             if found == DIRECTIONS:
                 break
         if found < DIRECTIONS:
