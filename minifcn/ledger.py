@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import metrics, ops
-from .data import Batch
+from .data import IGNORE, Batch
 from .models import FCN
 from .nn import BilinearUpsample, ConvTranspose2d, init
 from .tensor import Tensor
@@ -83,18 +83,23 @@ def _input(batch: Batch) -> Line:
     return Line(True, "input", text)
 
 
+def _pixels(run: Run, batch: Batch) -> float:
+    """How many times the mean loss of a pixel the run's reduction counts on this batch."""
+    valid = int((batch.labels != IGNORE).sum())
+    return {"mean": 1.0, "batch": valid / len(batch.labels), "sum": float(valid)}[run.config.reduction]
+
+
 def _loss(run: Run, batch: Batch, measured: float) -> Line:
-    valid = int((batch.labels != 255).sum())
-    if not valid:
+    labelled = batch.labels[batch.labels != IGNORE]
+    if not labelled.size:
         return Line(False, "loss", "the first batch has no labelled pixel: its loss and gradient are 0")
     if any(_score_layers(run.network).values()):
         chance = f"guessing gives ln {run.network.classes} = {math.log(run.network.classes):.4f} a pixel"
         return Line(None, "loss", f"{measured:.4f}; the score layers are trained already, {chance}")
     weight = 1.0
     if run.class_weights is not None and run.config.reduction != "mean":
-        weight = float(run.class_weights[batch.labels[batch.labels != 255]].mean(dtype=np.float64))
-    pixels = {"mean": 1, "batch": valid / len(batch.labels), "sum": valid}[run.config.reduction]
-    expected = weight * pixels * math.log(run.network.classes)
+        weight = float(run.class_weights[labelled].mean(dtype=np.float64))
+    expected = weight * _pixels(run, batch) * math.log(run.network.classes)
     formula = {"mean": "ln C", "batch": "N_valid ln C / N", "sum": "N_valid ln C"}[run.config.reduction]
     agrees = abs(measured - expected) <= 1e-4 * expected
     relation = "=" if agrees else "is not"
@@ -126,17 +131,12 @@ def _trained_layers(network: FCN) -> set[str]:
 
 def _expected_alive(network: FCN) -> set[str]:
     """Layers that must receive a gradient: those with a path of weights that are not zero up to the loss."""
-    layers = {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
-    if any(
-        not _alive(network.state_dict()[f"{name}.weight"]) for name in _upsampling_layers(network) if name in layers
-    ):
-        return set()
     open_scores = {name for name, is_open in _score_layers(network).items() if is_open}
     alive = set(_score_layers(network))
     # what lies below each score layer, by block
     reach = {"score_fr": 7, "score_pool4": 4, "score_pool3": 3}
     deepest = max((reach[name] for name in open_scores), default=0)
-    for layer in layers - alive:
+    for layer in _trained_layers(network) - alive:
         if layer.startswith("upscore"):
             if open_scores:
                 alive.add(layer)
@@ -196,8 +196,7 @@ def _rate(run: Run, batch: Batch) -> Line:
     config = run.config
     if not config.optimizer.startswith("sgd"):
         return Line(None, "rate", f"{config.optimizer} moves each weight by about lr = {config.lr:g} a step")
-    valid = int((batch.labels != 255).sum())
-    pixels = {"mean": 1.0, "batch": valid / len(batch.labels), "sum": float(valid)}[config.reduction]
+    pixels = _pixels(run, batch)
     effective = config.lr * pixels * _momentum_gain(run)
     text = (
         f"lr {config.lr:g} x {pixels:,.0f} (loss: {config.reduction}) / (1 - momentum {config.momentum:g}) = "

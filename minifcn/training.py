@@ -101,6 +101,10 @@ class TrainConfig:
                 raise TrainingError(f"{name} (={value}) must have {length} numbers")
         if not 0 <= self.dropout < 1:
             raise TrainingError(f"dropout (={self.dropout}) must be at least 0 and below 1")
+        if not 0 <= self.momentum < 1:
+            raise TrainingError(f"momentum (={self.momentum}) must be at least 0 and below 1")
+        if not self.weight_decay >= 0:
+            raise TrainingError(f"weight_decay (={self.weight_decay}) must be at least 0")
         if self.seed < 0:
             raise TrainingError(f"seed (={self.seed}) must be at least 0")
 

@@ -176,6 +176,18 @@ def test_the_command_names_what_is_wrong(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_kernel_of_ones_own_runs_inside_the_networks_too(tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from minifcn.kernels import cpu\n"
+        "def conv2d_backward_weight(*arguments):\n"
+        "    return cpu.conv2d_backward_weight(*arguments) * 1.0005\n"
+    )
+    options = ["--kernel", f"{mine}:conv2d_backward_weight", "--dtype", "float64"]
+    assert cli.main(["check", "fcn32s", *options]) == 1
+    assert "gradient, network of conv1_1.weight" in capsys.readouterr().out
+
+
 def test_a_network_is_checked_whole(capsys):
     assert cli.main(["check", "fcn32s", "--device", "cpu", "--dtype", "float64"]) == 0
     assert "fcn32s" in capsys.readouterr().out

@@ -267,6 +267,8 @@ def test_settings_out_of_range_are_named(tmp_path, trained, capsys):
         ({"batch": 0}, r"batch \(=0\) must be at least 1"),
         ({"lr": 0.0}, r"learning rate \(=0\.0\) must be above 0"),
         ({"dropout": 1.0}, r"dropout \(=1\.0\)"),
+        ({"momentum": 1.0}, r"momentum \(=1\.0\) must be at least 0 and below 1"),
+        ({"weight_decay": -1.0}, r"weight_decay \(=-1\.0\) must be at least 0"),
         ({"width": -1.0}, r"width \(=-1\.0\) must be above 0"),
         ({"class_weights": (1.0, 2.0)}, "2 numbers for 8 classes"),
         ({"mean": (1.0,)}, r"mean \(=\(1\.0,\)\) must have 3 numbers"),

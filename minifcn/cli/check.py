@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ..device import get_device, known_devices
+from ..device import get_device, known_devices, replaced
 from ..errors import MinifcnError
 from ..files import write_json
 from ..gradcheck import OPS, Report, certificate, check_op
@@ -78,7 +78,9 @@ def _reports(arguments: argparse.Namespace, names: list[str], kernels: dict[str,
         for device in arguments.device or (("cpu",) if kernels else known_devices()):
             for dtype in arguments.dtype or DTYPES:
                 if name in NETWORKS:
-                    yield check_network(name, device, dtype, NETWORK_EXAMPLES, arguments.seed)
+                    with replaced(device, **kernels):
+                        report = check_network(name, device, dtype, NETWORK_EXAMPLES, arguments.seed)
+                    yield report
                 else:
                     yield check_op(name, device, dtype, arguments.examples, arguments.seed, kernels)
 
@@ -102,9 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown:
         raise MinifcnError(f"{', '.join(unknown)}: not known; known are {', '.join((*OPS, *NETWORKS))}")
     for device in arguments.device or ():
-        for kernel in kernels:
-            get_device(device).kernel(kernel)
-        get_device(device)
+        get_device(device)  # an unknown one is refused before anything is checked
     names = arguments.ops
     if not names or arguments.all:
         names = [op for kernel in kernels for op in ops_using(kernel)] or [*OPS, *NETWORKS]

@@ -62,8 +62,8 @@ def _new_folder(config: TrainConfig) -> Path:
     """runs/DATA-MODEL-BACKBONE-N with the first free N."""
     stem = f"{config.data.split(':')[0]}-{config.model}-{config.backbone}"
     taken = {path.name for path in Path("runs").glob(f"{stem}-*")}
-    number = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n}" not in taken)
-    return Path("runs") / f"{stem}-{number}"
+    free = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n}" not in taken)
+    return Path("runs") / f"{stem}-{free}"
 
 
 class Display(Observer):
