@@ -1,0 +1,165 @@
+"""Threads: jobs that are handed out one by one, and no barrier at their end.
+
+A kernel is compiled code that takes a `team` first and works on `for job in jobs(team)`. `run` has the calling thread
+and its helpers call it at once; each takes the next job until there is none left. Jobs write disjoint parts of the
+output, and their number depends on the problem alone, so the result does not depend on who did what.
+
+The caller waits for jobs, not for threads: a helper that is late, because its core is busy elsewhere, costs nothing
+but its help. OpenMP's loops end at a barrier of all threads instead, and were measured to wait a whole 8 ms slice of
+the scheduler there beside a third busy thread. They also take Numba several times longer to compile.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..settings import settings
+
+# A team is an int64 array; each of its counters has a cache line of its own.
+NEXT, DONE, MEMBERS, JOBS = 0, 8, 16, 24
+SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
+
+
+@intrinsic
+def _fetch_add(typingctx, array, place, value):
+    """array[place] += value in one step; returns what was there before."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "acq_rel")
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def _load(typingctx, array, place):
+    """array[place], as other threads left it."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "acquire", 8)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def _pause(typingctx):
+    """Tell the processor that this thread spins, where it has a way to."""
+
+    def generate(context, builder, signature, args):
+        if "x86" in builder.module.triple:
+            function = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(cache=True, nogil=True)
+def member(team):
+    """The number of the calling thread in its team, from 0: to be asked once, by kernels with scratch memory."""
+    return _fetch_add(team, MEMBERS, 1)
+
+
+@njit(cache=True, nogil=True)
+def jobs(team):
+    """The numbers of the jobs that fall to the calling thread, one by one."""
+    job = _fetch_add(team, NEXT, 1)
+    while job < team[JOBS]:
+        yield job
+        _fetch_add(team, DONE, 1)
+        job = _fetch_add(team, NEXT, 1)
+
+
+@njit(cache=True, nogil=True)
+def share(team, job, total):
+    """(first, last + 1) of the elements 0 .. total - 1 that are this job's: even parts."""
+    return job * total // team[JOBS], (job + 1) * total // team[JOBS]
+
+
+@njit(cache=True, nogil=True)
+def _all_done(team, spins):
+    """Whether all jobs are done, waiting a little for the last one."""
+    for _ in range(spins):
+        if _load(team, DONE) >= team[JOBS]:
+            return True
+        _pause()
+    return False
+
+
+class _Helper(threading.Thread):
+    """A thread that helps whoever calls `run`."""
+
+    def __init__(self, calls: queue.SimpleQueue) -> None:
+        super().__init__(name="minifcn-kernels", daemon=True)
+        self.calls = calls
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            kernel, team, arguments, left = self.calls.get()
+            try:
+                kernel(team, *arguments)
+            finally:
+                left.put(None)
+            del kernel, team, arguments, left  # or the arrays would live until the next call
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue = queue.SimpleQueue()
+        self.helpers: list[_Helper] = []
+
+    def ask(self, count: int, call: tuple) -> None:
+        """Have `count` helpers take part in `call`."""
+        while len(self.helpers) < count:
+            self.helpers.append(_Helper(self.calls))
+        for _ in range(count):
+            self.calls.put(call)
+
+
+_pool = _Pool()
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def run(kernel: Callable, count: int, *arguments: Any) -> None:
+    """kernel(team, *arguments) on all threads, for `count` jobs; returns when all jobs are done.
+
+    No more than `settings.threads` threads enter the kernel: `member` is below that number.
+    """
+    if count < 1:
+        return
+    team = np.zeros(32, np.int64)
+    team[JOBS] = count
+    helpers = min(settings.threads, count) - 1
+    if helpers < 1:
+        kernel(team, *arguments)
+        return
+    left: queue.SimpleQueue = queue.SimpleQueue()
+    _pool.ask(helpers, (kernel, team, arguments, left))
+    kernel(team, *arguments)
+    if not _all_done(team, SPINS) and team[DONE] < count:
+        for _ in range(helpers):
+            left.get()
+            if team[DONE] >= count:
+                return
+        raise RuntimeError(f"{kernel.__name__}: {count - team[DONE]} of {count} jobs were not done")

@@ -1,0 +1,135 @@
+"""Memory of the host's kernels: arrays that start on a cache line, and large ones used again.
+
+A fresh large array costs a page fault for every 4 KiB that is written to it, which was measured to take longer than
+the writing. So what a kernel returned in one step is what the next step's kernels write to: when the last view of an
+array is gone, its buffer waits here for the next array of its size.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+LINE = 64  # bytes of a cache line, and of the longest vectors
+LARGE = 1 << 16  # bytes from which on buffers are used again
+IDLE = 1 << 26  # bytes that may always wait
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of large arrays: alive now, alive at most since `reset_peak`, and waiting to be used again."""
+
+    used: int
+    peak: int
+    idle: int
+
+
+class _Buffer:
+    """`size` bytes that start on a cache line, at `address`."""
+
+    __slots__ = ("address", "raw", "size")
+
+    def __init__(self, size: int) -> None:
+        self.raw, self.size = np.empty(size + LINE, np.uint8), size
+        start = self.raw.__array_interface__["data"][0]
+        self.address = start + -start % LINE
+
+
+class _Loan:
+    """What an array of the pool stands on: its buffer comes back when the last view of it is gone."""
+
+    __slots__ = ("__array_interface__", "_buffer", "_returned")
+
+    def __init__(self, buffer: _Buffer, shape: tuple[int, ...], dtype: np.dtype, returned: deque) -> None:
+        self._buffer, self._returned = buffer, returned
+        self.__array_interface__ = {
+            "data": (buffer.address, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        self._returned.append(self._buffer)
+
+
+def _small(size: int) -> np.ndarray:
+    """`size` bytes that start on a cache line."""
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.__array_interface__["data"][0] % LINE
+    return raw[start : start + size]
+
+
+def _size_class(size: int) -> int:
+    """`size` rounded up to one of eight sizes in each octave."""
+    step = 1 << max(size.bit_length() - 4, 12)
+    return -(-size // step) * step
+
+
+class Pool:
+    """Large buffers by size class. Thread-safe; an array may be dropped in any thread, even in a garbage collection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._returned: deque[_Buffer] = deque()  # appended to without the lock
+        self._waiting: OrderedDict[int, _Buffer] = OrderedDict()  # by address, the longest waiting first
+        self._used = self._peak = self._idle = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+        """An uninitialised C-contiguous array that starts on a cache line."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size < LARGE:
+            return _small(size).view(dtype).reshape(shape)
+        size = _size_class(size)
+        with self._lock:
+            self._take_back()
+            buffer = self._find(size)
+            self._used += size
+            self._peak = max(self._peak, self._used)
+        buffer = buffer or _Buffer(size)
+        return np.asarray(_Loan(buffer, tuple(shape), dtype, self._returned))
+
+    def _find(self, size: int) -> _Buffer | None:
+        """The waiting buffer of `size` that was used last, which the cache may still hold."""
+        for address in reversed(self._waiting):
+            if self._waiting[address].size == size:
+                self._idle -= size
+                return self._waiting.pop(address)
+        return None
+
+    def _take_back(self) -> None:
+        """Put returned buffers to the waiting ones, and let those go that wait longest if they are too many."""
+        while self._returned:
+            buffer = self._returned.popleft()
+            self._used -= buffer.size
+            self._idle += buffer.size
+            self._waiting[buffer.address] = buffer
+        while self._idle > max(IDLE, self._peak - self._used):
+            self._idle -= self._waiting.popitem(last=False)[1].size
+
+    def usage(self) -> Usage:
+        with self._lock:
+            self._take_back()
+            return Usage(self._used, self._peak, self._idle)
+
+    def reset_peak(self) -> None:
+        """Measure the peak anew from here."""
+        with self._lock:
+            self._take_back()
+            self._peak = self._used
+
+    def release(self) -> None:
+        """Give waiting buffers back to the system."""
+        with self._lock:
+            self._take_back()
+            self._waiting.clear()
+            self._idle = 0
+
+
+pool = Pool()
+empty, usage, reset_peak, release = pool.empty, pool.usage, pool.reset_peak, pool.release

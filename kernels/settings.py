@@ -1,0 +1,81 @@
+"""What can be chosen about the kernels: threads, and the algorithm of convolutions. Also known as `minifcn.config`.
+
+    minifcn.config.convolution = "exact"                 # for the whole process
+    with minifcn.config.using(threads=1): ...            # for a block
+    MINIFCN_CONVOLUTION=exact MINIFCN_THREADS=1 ...      # for a command
+
+No setting changes what is computed beyond rounding, and the number of threads changes not even a bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# A rung of the ladder in `kernels.cpu.dispatch`, or one of two policies: the fastest for each shape, or the fastest
+# of those that round no more than direct summation does.
+POLICIES = ("fastest", "exact")
+RUNGS = ("direct", "gemm", "taps", "winograd2", "winograd4")
+
+
+class SettingError(ValueError):
+    """A setting that does not exist or is out of range; the message names the value and the rule."""
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings:
+    """`threads`: of the CPU's kernels, from 1 to 256 (default: the cores of this process, or MINIFCN_THREADS).
+
+    `convolution`: one of POLICIES or RUNGS (default: "fastest", or MINIFCN_CONVOLUTION). A rung that cannot compute a
+    shape leaves it to the exact policy. Raises SettingError for anything else.
+    """
+
+    NAMES = ("threads", "convolution")
+
+    def __init__(self) -> None:
+        self.threads = os.environ.get("MINIFCN_THREADS") or _cores()
+        self.convolution = os.environ.get("MINIFCN_CONVOLUTION") or "fastest"
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @threads.setter
+    def threads(self, value: int | str) -> None:
+        if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+            raise SettingError(f"threads (={value}) must be an integer from 1 to 256")
+        self._threads = int(value)
+
+    @property
+    def convolution(self) -> str:
+        return self._convolution
+
+    @convolution.setter
+    def convolution(self, value: str) -> None:
+        if value not in POLICIES + RUNGS:
+            raise SettingError(f"convolution (={value!r}) must be one of {', '.join(POLICIES + RUNGS)}")
+        self._convolution = value
+
+    @contextmanager
+    def using(self, **settings: Any) -> Iterator[None]:
+        """Run with other settings; those from before come back afterwards."""
+        unknown = set(settings) - set(self.NAMES)
+        if unknown:
+            raise SettingError(f"{', '.join(sorted(unknown))}: no such setting; there are {', '.join(self.NAMES)}")
+        before = {name: getattr(self, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                setattr(self, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+
+settings = Settings()
