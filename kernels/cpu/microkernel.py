@@ -1,132 +1,143 @@
 """The inner loop of every convolution: a small block of a matrix product, held in vector registers.
 
-    c[i, j] = sum_d a[i, d] b[d, j],   0 <= i < ROWS, 0 <= j < vectors x lanes
+    c[i, j] (+)= sum_d a[i, d] b[d, j],   0 <= i < rows, 0 <= j < width
 
-Each step of d loads one row of b as `vectors` vectors, broadcasts ROWS elements of a, and multiplies and adds
-into ROWS x vectors accumulators that never leave their registers (Goto and van de Geijn, 2008, "Anatomy of
-high-performance matrix multiplication"). LLVM would not keep a loop's accumulators there by itself, so the loop
-is written as LLVM IR, the form that Numba compiles to. The vector length and the block are chosen from the
-processor's features: 32 registers hold 12 x 2 accumulators, 16 hold 6 x 2.
+Each step of d loads one row of b as vectors, broadcasts one element of each row of a, and multiplies and adds into
+accumulators that never leave their registers (Goto and van de Geijn, 2008, "Anatomy of high-performance matrix
+multiplication"). Nothing is packed: a and b are read where they lie, at any distance between rows and between steps.
+LLVM would not keep a loop's accumulators in registers by itself, so the loop is written as LLVM IR, the form that Numba
+compiles to. 32 registers hold 6 rows x 4 vectors of accumulators, 16 hold 6 x 2; shorter blocks end the rows.
 """
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
-import numpy as np
-from llvmlite import ir
+from dataclasses import dataclass
+from typing import Any
+
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .vectors import REGISTERS, VECTOR_BYTES, Vectors, lanes_of
 
-def _register_file() -> tuple[int, int]:
-    """(bytes a vector, vector registers) of this processor."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, 32
-    if features.get("avx2"):
-        return 32, 16
-    if features.get("neon"):
-        return 16, 32
-    return 16, 16
+BLOCKS = (6, 4, 2, 1)  # rows of a block, tried in this order
+VECTORS = 4 if REGISTERS == 32 else 2  # of a full panel
 
 
-VECTOR_BYTES, _REGISTERS = _register_file()
-ROWS = 12 if _REGISTERS == 32 else 6
+def panel_width(columns: int, dtype) -> int:
+    """Columns of one panel of b: as many vectors as the registers hold, unless fewer leave none of them empty."""
+    lanes = lanes_of(dtype)
+    vectors = -(-columns // lanes)
+    return next(n for n in (4, 2, 1) if n <= VECTORS and vectors % n == 0) * lanes
 
 
-def panel_width(columns: int, dtype: np.dtype) -> int:
-    """Columns of one panel of b: two vectors, or one where one holds all columns."""
-    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    return lanes if columns <= lanes else 2 * lanes
+@dataclass
+class _Loop:
+    """A counted loop in LLVM IR whose values are carried from round to round by phis."""
+
+    builder: Any
+    count: Any
+    carried: list[Any]  # the values before the first round
+
+    def __post_init__(self) -> None:
+        self.before = self.builder.block
+        self.start = self.builder.append_basic_block("round")
+        self.builder.branch(self.start)
+        self.builder.position_at_end(self.start)
+        self.round = self.builder.phi(self.count.type)
+        self.values = [self.builder.phi(first.type) for first in self.carried]
+
+    def end(self, following: list[Any]) -> None:
+        """Close the round with the values of the next one; at least one round is made."""
+        one, zero = self.count.type(1), self.count.type(0)
+        next_round = self.builder.add(self.round, one)
+        here, after = self.builder.block, self.builder.append_basic_block("after")
+        self.builder.cbranch(self.builder.icmp_signed("<", next_round, self.count), self.start, after)
+        for phi, first, later in zip(
+            [self.round, *self.values], [zero, *self.carried], [next_round, *following], strict=True
+        ):
+            phi.add_incoming(first, self.before)
+            phi.add_incoming(later, here)
+        self.builder.position_at_end(after)
 
 
-def _block_product(vectors: int):
-    """An intrinsic for blocks of ROWS rows and `vectors` vectors of columns."""
+def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, Any], depth, runs, add) -> None:
+    """One block: a, b, c are pointers to its first elements, `steps` the distances of their rows, steps and runs."""
+    builder, number = v.builder, v.index
+    places = [(i, j) for i in range(rows) for j in range(vectors)]
+    a_rows = [builder.mul(number(i), steps["a_row"]) for i in range(rows)]
+    run = _Loop(builder, runs, [a, b, *([v.zero] * len(places))])
+    run_a, run_b, *run_sums = run.values
+    step = _Loop(builder, depth, [run_a, run_b, *run_sums])
+    here_a, here_b, *sums = step.values
+    b_row = [v.load(here_b, number(j * v.lanes)) for j in range(vectors)]
+    new = []
+    for i in range(rows):
+        factor = v.broadcast(builder.load(builder.gep(here_a, [a_rows[i]])))
+        new += [v.multiply_add(factor, b_row[j], sums[i * vectors + j]) for j in range(vectors)]
+    step.end([builder.gep(here_a, [steps["a_depth"]]), builder.gep(here_b, [steps["b_depth"]]), *new])
+    run.end([builder.gep(run_a, [steps["a_run"]]), builder.gep(run_b, [steps["b_run"]]), *new])
+    targets = [builder.add(builder.mul(number(i), steps["c_row"]), number(j * v.lanes)) for i, j in places]
+    with builder.if_else(builder.icmp_signed("!=", add, number(0))) as (then, otherwise):
+        with then:
+            for target, total in zip(targets, new, strict=True):
+                v.store(builder.fadd(v.load(c, target), total), c, target)
+        with otherwise:
+            for target, total in zip(targets, new, strict=True):
+                v.store(total, c, target)
+
+
+def _panel(vectors: int):
+    """An intrinsic for any number of rows and `vectors` vectors of columns."""
 
     @intrinsic
-    def block(typingctx, a, a_start, a_row, a_depth, b, b_start, b_depth, c, c_start, c_row, depth):
+    def panel(
+        typingctx, rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add
+    ):  # fmt: skip
         n = types.intp
-        return types.void(a, n, n, n, b, n, n, c, n, n, n), generate
+        return types.void(n, a, n, n, n, n, b, n, n, n, c, n, n, n, n, n), generate
 
     def generate(context, builder, signature, args):
-        a, a_start, a_row, a_depth, b, b_start, b_depth, c, c_start, c_row, depth = args
-        array_types = signature.args
-        scalar_type = array_types[0].dtype
-        element, align = context.get_data_type(scalar_type), scalar_type.bitwidth // 8
-        lanes = VECTOR_BYTES // align
-        vector, index = ir.VectorType(element, lanes), depth.type
-        nothing, lane_zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        zero = ir.Constant(vector, [ir.Constant(element, 0.0)] * lanes)
-        every_lane = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [lane_zero] * lanes)
-        multiply_add = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [vector, vector, vector]),
-            f"llvm.fmuladd.v{lanes}{element.intrinsic_name}",
-        )
-        block_of = [(i, v) for i in range(ROWS) for v in range(vectors)]
-
-        def number(value):
-            return ir.Constant(index, value)
-
-        def row_of(array, array_type, start, stride, i):
-            data = context.make_array(array_type)(context, builder, array).data
-            return builder.gep(data, [builder.add(start, builder.mul(number(i), stride))])
-
-        def vector_at(pointer, v):
-            return builder.bitcast(builder.gep(pointer, [number(v * lanes)]), vector.as_pointer())
-
-        a_rows = [row_of(a, array_types[0], a_start, a_row, i) for i in range(ROWS)]
-        c_rows = [row_of(c, array_types[7], c_start, c_row, i) for i in range(ROWS)]
-        b_first = row_of(b, array_types[4], b_start, b_depth, 0)
-        before = builder.block
-        loop, after = builder.append_basic_block("depth"), builder.append_basic_block("store")
-        builder.cbranch(builder.icmp_signed(">", depth, number(0)), loop, after)
-
-        builder.position_at_end(loop)
-        d = builder.phi(index)
-        sums = {place: builder.phi(vector) for place in block_of}
-        b_row = builder.gep(b_first, [builder.mul(d, b_depth)])
-        b_vectors = [builder.load(vector_at(b_row, v), align=align) for v in range(vectors)]
-        a_offset = builder.mul(d, a_depth)
-        new = {}
-        for i in range(ROWS):
-            scalar = builder.load(builder.gep(a_rows[i], [a_offset]))
-            first = builder.insert_element(nothing, scalar, lane_zero)
-            broadcast = builder.shuffle_vector(first, nothing, every_lane)
-            for v in range(vectors):
-                new[i, v] = builder.call(multiply_add, [broadcast, b_vectors[v], sums[i, v]])
-        following = builder.add(d, number(1))
-        d.add_incoming(number(0), before)
-        d.add_incoming(following, loop)
-        for place in block_of:
-            sums[place].add_incoming(zero, before)
-            sums[place].add_incoming(new[place], loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-
-        builder.position_at_end(after)
-        totals = {place: builder.phi(vector) for place in block_of}
-        for i, v in block_of:
-            totals[i, v].add_incoming(zero, before)
-            totals[i, v].add_incoming(new[i, v], loop)
-        for i, v in block_of:
-            builder.store(totals[i, v], vector_at(c_rows[i], v), align=align)
+        rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add = args
+        v = Vectors(context, builder, signature.args[1].dtype)
+        a, b, c = v.at(a, signature.args[1], a_start), v.at(b, signature.args[6], b_start), v.at(c, signature.args[10], c_start)
+        steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
+        done = cgutils.alloca_once_value(builder, v.index(0))
+        for size in BLOCKS:
+            head, body, after = (builder.append_basic_block(f"{name}{size}") for name in ("head", "body", "after"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            row = builder.load(done)
+            rest = builder.sub(rows, row)
+            builder.cbranch(builder.icmp_signed(">=", rest, v.index(size)), body, after)
+            builder.position_at_end(body)
+            a_here, c_here = builder.gep(a, [builder.mul(row, a_row)]), builder.gep(c, [builder.mul(row, c_row)])
+            _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, add)
+            builder.store(builder.add(row, v.index(size)), done)
+            builder.branch(head)
+            builder.position_at_end(after)
         return context.get_dummy_value()
 
-    return block
+    return panel
 
 
-_one_vector, _two_vectors = _block_product(1), _block_product(2)
+_full_panel, _half_panel, _one_vector = _panel(VECTORS), _panel(2), _panel(1)
 
 
 @njit(cache=True, nogil=True)
-def block_product(a, a_start, a_row, a_depth, b, b_start, b_depth, width, c, c_start, c_row, depth):
-    """c[c_start + i c_row + j] = sum_d a[a_start + i a_row + d a_depth] b[b_start + d b_depth + j].
+def product(
+    rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add
+):  # fmt: skip
+    """c[i, j] = (or, if `add`, +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
 
-    For 1-D arrays, i < ROWS, j < width, d < depth; `width` is what `panel_width` gave. Full blocks are read and
-    written: the caller pads.
+    All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is
+    b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is what `panel_width` gives;
+    depth and runs are at least 1.
     """
-    if width * c.itemsize == VECTOR_BYTES:
-        _one_vector(a, a_start, a_row, a_depth, b, b_start, b_depth, c, c_start, c_row, depth)
+    bytes_wide = width * c.itemsize
+    if bytes_wide == VECTOR_BYTES:
+        _one_vector(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+    elif bytes_wide == 2 * VECTOR_BYTES:
+        _half_panel(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
     else:
-        _two_vectors(a, a_start, a_row, a_depth, b, b_start, b_depth, c, c_start, c_row, depth)
+        _full_panel(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)

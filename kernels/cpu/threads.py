@@ -11,6 +11,7 @@ the scheduler there beside a third busy thread. They also take Numba several tim
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import threading
@@ -117,17 +118,37 @@ class _Helper(threading.Thread):
             del kernel, team, arguments, left, failure  # or the arrays would live until the next call
 
 
+def _current_core() -> Callable[[], int] | None:
+    """A function that tells which core the calling thread is on, where the system has threads choose their cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", None)
+
+
 class _Pool:
+    """The helpers. They leave the caller's core to it: woken there, a helper would wait until the caller is done."""
+
     def __init__(self) -> None:
         self.calls: queue.SimpleQueue = queue.SimpleQueue()
         self.helpers: list[_Helper] = []
+        self.core, self.current_core = -1, _current_core()
 
     def ask(self, count: int, call: tuple) -> None:
         """Have `count` helpers take part in `call`."""
         while len(self.helpers) < count:
             self.helpers.append(_Helper(self.calls))
+            self.core = -1
+        if self.current_core is not None and self.current_core() != self.core:
+            self._leave(self.current_core())
         for _ in range(count):
             self.calls.put(call)
+
+    def _leave(self, core: int) -> None:
+        others = os.sched_getaffinity(0) - {core}
+        for helper in self.helpers:
+            if others and helper.native_id:
+                os.sched_setaffinity(helper.native_id, others)
+        self.core = core
 
 
 _pool = _Pool()

@@ -1,0 +1,133 @@
+"""Vectors of this processor, as LLVM IR: what the kernels' innermost code is written in, through Numba intrinsics.
+
+The vector length follows the features that Numba compiles for: 64 bytes with AVX-512, 32 with AVX2, 16 otherwise
+(SSE, NEON). NUMBA_CPU_NAME and NUMBA_CPU_FEATURES choose another target than this processor, say to try one out.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, codegen
+
+
+def _features() -> set[str]:
+    """The features that Numba compiles for, such as {"avx2", "fma"}."""
+    text = numba.config.CPU_FEATURES
+    if text is None:
+        text = codegen.get_host_cpu_features()
+    return {feature[1:] for feature in text.split(",") if feature.startswith("+")}
+
+
+def _register_file() -> tuple[int, int]:
+    """(bytes a vector, vector registers)."""
+    features = _features()
+    if "avx512f" in features:
+        return 64, 32
+    if "avx2" in features:
+        return 32, 16
+    if "neon" in features or llvm.get_default_triple().startswith(("aarch64", "arm64")):
+        return 16, 32
+    return 16, 16
+
+
+VECTOR_BYTES, REGISTERS = _register_file()
+
+
+def lanes_of(dtype) -> int:
+    """Elements of one vector."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+class Vectors:
+    """Writes vector code for elements of `scalar`, a Numba float type, at the builder's place."""
+
+    def __init__(self, context, builder, scalar) -> None:
+        self.context, self.builder = context, builder
+        self.element, self.align = context.get_data_type(scalar), scalar.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.align
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.int32 = ir.IntType(32)
+        self.undefined, self.zero = ir.Constant(self.vector, ir.Undefined), self.constant(0.0)
+
+    def constant(self, value: float) -> ir.Constant:
+        """`value` in every lane."""
+        return ir.Constant(self.vector, [ir.Constant(self.element, float(value))] * self.lanes)
+
+    def index(self, value: int) -> ir.Constant:
+        return ir.Constant(self.context.get_value_type(numba.types.intp), value)
+
+    def at(self, array, array_type, start):
+        """A pointer to element `start` of a 1-D array."""
+        data = self.context.make_array(array_type)(self.context, self.builder, array).data
+        return self.builder.gep(data, [start])
+
+    def _vector_at(self, pointer, offset):
+        return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.vector.as_pointer())
+
+    def load(self, pointer, offset):
+        return self.builder.load(self._vector_at(pointer, offset), align=self.align)
+
+    def store(self, value, pointer, offset) -> None:
+        self.builder.store(value, self._vector_at(pointer, offset), align=self.align)
+
+    def broadcast(self, scalar):
+        """`scalar` in every lane."""
+        one = self.builder.insert_element(self.undefined, scalar, ir.Constant(self.int32, 0))
+        every_lane = ir.Constant(ir.VectorType(self.int32, self.lanes), [ir.Constant(self.int32, 0)] * self.lanes)
+        return self.builder.shuffle_vector(one, self.undefined, every_lane)
+
+    def multiply_add(self, x, y, z):
+        """x y + z, rounded once where the processor can."""
+        function = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fmuladd.v{self.lanes}{self.element.intrinsic_name}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), [x, y, z])
+
+    def combination(self, factors, vectors):
+        """sum_i factors[i] vectors[i]; terms with factor 0 are left out, None if all are."""
+        total = None
+        # A term of factor 1 first: it is a sum's start for nothing.
+        for factor, vector in sorted(zip(factors, vectors, strict=True), key=lambda term: abs(term[0]) != 1):
+            if factor == 0 or vector is None:
+                continue
+            if total is None:
+                total = vector if factor == 1 else self.builder.fmul(self.constant(factor), vector)
+            elif factor == 1:
+                total = self.builder.fadd(total, vector)
+            elif factor == -1:
+                total = self.builder.fsub(total, vector)
+            else:
+                total = self.multiply_add(self.constant(factor), vector, total)
+        return total
+
+    # --- masks: one bit a lane, in memory one byte for eight elements ---
+
+    def load_mask(self, pointer, element):
+        """The bits of elements element .. element + lanes - 1, `element` a multiple of the lanes."""
+        builder, bits = self.builder, ir.IntType(self.lanes)
+        place = builder.gep(pointer, [builder.udiv(element, self.index(8))])
+        if self.lanes >= 8:
+            value = builder.load(builder.bitcast(place, bits.as_pointer()), align=1)
+        else:
+            shift = builder.trunc(builder.urem(element, self.index(8)), ir.IntType(8))
+            value = builder.trunc(builder.lshr(builder.load(place), shift), bits)
+        return builder.bitcast(value, ir.VectorType(ir.IntType(1), self.lanes))
+
+    def store_mask(self, mask, pointer, element) -> None:
+        """The inverse; fewer than eight lanes are written in order, the first of a byte clearing the rest."""
+        builder, bits = self.builder, ir.IntType(self.lanes)
+        place, value = builder.gep(pointer, [builder.udiv(element, self.index(8))]), builder.bitcast(mask, bits)
+        if self.lanes >= 8:
+            builder.store(value, builder.bitcast(place, bits.as_pointer()), align=1)
+            return
+        byte = ir.IntType(8)
+        shift = builder.trunc(builder.urem(element, self.index(8)), byte)
+        first = builder.icmp_unsigned("==", shift, ir.Constant(byte, 0))
+        old = builder.select(first, ir.Constant(byte, 0), builder.load(place))
+        builder.store(builder.or_(old, builder.shl(builder.zext(value, byte), shift)), place)
+
+    def positive(self, vector):
+        """Where ReLU passes: not (x <= 0), so that NaN passes too."""
+        return self.builder.fcmp_unordered(">", vector, self.zero)
