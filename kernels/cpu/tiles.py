@@ -1,0 +1,266 @@
+"""Tile programs: y = L d L^T for a small grid d of vectors, straight-line code made from the matrix L.
+
+One lane is one channel. A grid's elements may lie at any distance from each other; `row` and `column` are the distances
+of neighbours, in elements. The matrices are those of Winograd's algorithm (`kernels/winograd.py`); each becomes LLVM
+IR inside an intrinsic: code that Python writes as text could not be kept in Numba's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .. import winograd
+from .vectors import Vectors
+
+
+def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[list[list[Any]], list[Any]]:
+    """The same product, with the sum and the difference for two columns that agree up to signs."""
+    rows: list[list[Any]] = [[] for _ in matrix]
+    terms, done = [], set()
+    for j in range(len(d)):
+        column = [row[j] for row in matrix]
+        same = [i for i in range(j + 1, len(d)) if all(abs(row[i]) == abs(f) for row, f in zip(matrix, column, strict=True))]
+        if j in done:
+            continue
+        if not same:
+            terms.append(d[j])
+            for row, factor in zip(rows, column, strict=True):
+                row.append(factor)
+            continue
+        done.add(same[0])
+        terms += [v.builder.fadd(d[j], d[same[0]]), v.builder.fsub(d[j], d[same[0]])]
+        for row, whole, factor in zip(rows, matrix, column, strict=True):
+            row += [factor, 0] if whole[same[0]] == factor else [0, factor]
+    return rows, terms
+
+
+def _apply(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> list[Any]:
+    """The rows of matrix times the vectors d. What the points p and -p have in common is computed once."""
+    rows, terms = _paired_columns(v, matrix, d)
+    if len(terms) == len(d) and terms != d:
+        return [v.combination(row, terms) for row in rows]
+    results: list[Any] = [None] * len(rows)
+    for i, row in enumerate(rows):
+        even = [0 if j % 2 else factor for j, factor in enumerate(row)]
+        odd = [factor if j % 2 else 0 for j, factor in enumerate(row)]
+        twins = {sign: [sign * (a - b) for a, b in zip(even, odd, strict=True)] for sign in (1, -1)}
+        found = [(sign, rows.index(twin)) for sign, twin in twins.items() if twin in rows[i + 1 :]]
+        if results[i] is not None:
+            continue
+        if not found or not any(even) or not any(odd):
+            results[i] = v.combination(row, d)
+            continue
+        (sign, twin), e, o = found[0], v.combination(even, d), v.combination(odd, d)
+        results[i] = v.builder.fadd(e, o)
+        results[twin] = v.builder.fsub(e, o) if sign == 1 else v.builder.fsub(o, e)
+    return results
+
+
+def _two_sided(v: Vectors, matrix: winograd.Matrix, grid: list[list[Any]]) -> list[list[Any]]:
+    """matrix grid matrix^T."""
+    columns = [_apply(v, matrix, list(column)) for column in zip(*grid, strict=True)]
+    return [_apply(v, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+
+
+def _offsets(v: Vectors, size: int, row, column) -> list[list[Any]]:
+    """The distance of each element of a size x size grid from its first one."""
+    rows = [v.builder.mul(v.index(i), row) for i in range(size)]
+    columns = [v.builder.mul(v.index(j), column) for j in range(size)]
+    return [[v.builder.add(r, c) for c in columns] for r in rows]
+
+
+def _load_grid(v: Vectors, pointer, offsets) -> list[list[Any]]:
+    return [[v.load(pointer, offset) for offset in line] for line in offsets]
+
+
+def _store_grid(v: Vectors, grid, pointer, offsets) -> None:
+    for values, line in zip(grid, offsets, strict=True):
+        for value, offset in zip(values, line, strict=True):
+            v.store(value, pointer, offset)
+
+
+def _matrices() -> dict[int, tuple[winograd.Matrix, bool]]:
+    """{kind + m: (L, whether the source is masked)} of all transforms but the output's."""
+    found = {}
+    for m in (2, 4):
+        _, filters, inputs = winograd.forward(m)
+        back_output, back_filters, _ = winograd.backward_weight(m)
+        found |= {
+            INPUT + m: (inputs, False), MASKED + INPUT + m: (inputs, True), FILTER + m: (filters, False),
+            GRADIENT + m: (back_filters, False), MASKED + GRADIENT + m: (back_filters, True),
+            FILTER_GRADIENT + m: (back_output, False),
+        }  # fmt: skip
+    return found
+
+
+INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds of transforms; a mask comes on top
+
+
+@intrinsic
+def transform(
+    typingctx, program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column
+):  # fmt: skip
+    """target grid = L source grid L^T, where `program` = kind + m chooses L.
+
+    With MASKED on top, the source counts as 0 wherever its bit is not set; the mask has the source's distances.
+    """
+
+    def generate(context, builder, signature, args):
+        program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column = args
+        v = Vectors(context, builder, signature.args[1].dtype)
+        first, first_bit = v.at(source, signature.args[1], s_start), v.at(mask, signature.args[5], v.index(0))
+        place = v.at(target, signature.args[9], t_start)
+        after = builder.append_basic_block("transformed")
+        choice = builder.switch(program, after)
+        for number, (matrix, masked) in _matrices().items():
+            block = builder.append_basic_block(f"program{number}")
+            choice.add_case(v.index(number), block)
+            builder.position_at_end(block)
+            size = len(matrix[0])
+            grid = _load_grid(v, first, _offsets(v, size, s_row, s_column))
+            if masked:
+                for values, bits in zip(grid, _offsets(v, size, bit_row, bit_column), strict=True):
+                    for j, offset in enumerate(bits):
+                        passes = v.load_mask(first_bit, builder.add(bit, offset))
+                        values[j] = builder.select(passes, values[j], v.zero)
+            _store_grid(v, _two_sided(v, matrix, grid), place, _offsets(v, len(matrix), t_row, t_column))
+            builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(n, source, n, n, n, mask, n, n, n, target, n, n, n), generate
+
+
+@intrinsic
+def transform_output(
+    typingctx, tile, m, m_start, m_row, m_column, bias, b_start, relu,
+    y, y_start, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column,
+):  # fmt: skip
+    """y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask."""
+
+    def generate(context, builder, signature, args):
+        tile, m, m_start, m_row, m_column, bias, b_start, relu, y, y_start, y_row, y_column, rows, columns, mask, *bits = args
+        v = Vectors(context, builder, signature.args[1].dtype)
+        first, b = v.at(m, signature.args[1], m_start), v.load(v.at(bias, signature.args[5], b_start), v.index(0))
+        target, first_bit = v.at(y, signature.args[8], y_start), v.at(mask, signature.args[14], v.index(0))
+        with_relu = builder.icmp_signed("!=", relu, v.index(0))
+        after = builder.append_basic_block("transformed")
+        choice = builder.switch(tile, after)
+        for size in (2, 4):
+            block = builder.append_basic_block(f"tile{size}")
+            choice.add_case(v.index(size), block)
+            builder.position_at_end(block)
+            matrix = winograd.forward(size)[0]
+            results = _two_sided(v, matrix, _load_grid(v, first, _offsets(v, len(matrix[0]), m_row, m_column)))
+            targets, places = _offsets(v, size, y_row, y_column), _offsets(v, size, *bits[1:])
+            for i in range(size):
+                with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
+                    for j in range(size):
+                        with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
+                            value = builder.fadd(results[i][j], b)
+                            with builder.if_else(with_relu) as (then, otherwise):
+                                with then:
+                                    passes = v.positive(value)
+                                    v.store(builder.select(passes, value, v.zero), target, targets[i][j])
+                                    v.store_mask(passes, first_bit, builder.add(bits[0], places[i][j]))
+                                with otherwise:
+                                    v.store(value, target, targets[i][j])
+            builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(n, m, n, n, n, bias, n, n, y, n, n, n, n, n, mask, n, n, n), generate
+
+
+@intrinsic
+def copy_vector(typingctx, source, s_start, mask, bit, masked, target, t_start):
+    """One vector; where `masked`, 0 for elements whose bit of the mask is not set."""
+
+    def generate(context, builder, signature, args):
+        source, s_start, mask, bit, masked, target, t_start = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        value = v.load(v.at(source, signature.args[0], s_start), v.index(0))
+        place = v.at(target, signature.args[5], t_start)
+        with builder.if_else(builder.icmp_signed("!=", masked, v.index(0))) as (then, otherwise):
+            with then:
+                passes = v.load_mask(v.at(mask, signature.args[2], v.index(0)), bit)
+                v.store(builder.select(passes, value, v.zero), place, v.index(0))
+            with otherwise:
+                v.store(value, place, v.index(0))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, mask, n, n, target, n), generate
+
+
+@intrinsic
+def clear_vector(typingctx, target, t_start):
+    """One vector of zeros."""
+
+    def generate(context, builder, signature, args):
+        v = Vectors(context, builder, signature.args[0].dtype)
+        v.store(v.zero, v.at(args[0], signature.args[0], args[1]), v.index(0))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp), generate
+
+
+@intrinsic
+def add_grid(typingctx, source, s_start, s_row, s_column, size, total, t_start):
+    """total[t_start + lane] += the sum of a size x size grid."""
+
+    def generate(context, builder, signature, args):
+        source, s_start, s_row, s_column, size, total, t_start = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        place = v.at(total, signature.args[5], t_start)
+        start = v.at(source, signature.args[0], s_start)
+        with cgutils.for_range(builder, size) as row:
+            line = builder.gep(start, [builder.mul(row.index, s_row)])
+            with cgutils.for_range(builder, size) as column:
+                here = v.load(line, builder.mul(column.index, s_column))
+                v.store(builder.fadd(v.load(place, v.index(0)), here), place, v.index(0))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, n, n, n, total, n), generate
+
+
+@intrinsic
+def transpose(typingctx, source, s_start, s_row, target, t_start, t_row):
+    """target[j, i] = source[i, j] for a square block of as many rows as a vector has lanes."""
+
+    def generate(context, builder, signature, args):
+        source, s_start, s_row, target, t_start, t_row = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        pointer = v.at(source, signature.args[0], s_start)
+        rows = [v.load(pointer, builder.mul(v.index(i), s_row)) for i in range(v.lanes)]
+
+        def chosen(one, other, lanes):
+            order = ir.Constant(ir.VectorType(v.int32, v.lanes), [ir.Constant(v.int32, lane) for lane in lanes])
+            return builder.shuffle_vector(one, other, order)
+
+        # swap the off-diagonal quarters, then those of each quarter, and so on (Eklundh, 1972)
+        distance = v.lanes // 2
+        while distance:
+            for i in range(v.lanes):
+                if i & distance:
+                    continue
+                one, other = rows[i], rows[i + distance]
+                low = [lane if not lane & distance else v.lanes + lane - distance for lane in range(v.lanes)]
+                high = [lane + distance if not lane & distance else v.lanes + lane for lane in range(v.lanes)]
+                rows[i], rows[i + distance] = chosen(one, other, low), chosen(one, other, high)
+            distance //= 2
+        pointer = v.at(target, signature.args[3], t_start)
+        for i, row in enumerate(rows):
+            v.store(row, pointer, builder.mul(v.index(i), t_row))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, n, target, n, n), generate

@@ -1,0 +1,324 @@
+"""3 x 3 convolutions of stride 1 by Winograd's minimal filtering; the mathematics is in `kernels/winograd.py`.
+
+The output is cut into tiles of m x m pixels, m = 2 or 4. With n = m + 2, an n x n tile of input, and e = 1 .. n^2,
+
+    forward          U = G w G^T,  V = B^T d B,      M[e] = V[e] U[e]  (tiles x C times C x K),      y  = A^T M A
+    backward input   the same on dy, with the weights turned by 180 degrees and C, K exchanged
+    backward weight  V as above,   Q = G' dy G'^T,   S[e] = Q[e]^T V[e] (summed over tiles),         dw = A'^T S A'
+
+so n^2 matrix products do 2.25 (m = 2) or 4 (m = 4) times fewer multiplications than the window's nine taps. One lane is one
+channel in every transform (`tiles.py`); the products run in `microkernel.product`, which reads V, U, Q where they lie.
+
+Where V of a block of tiles fits the cache, one job transforms a block, multiplies it with all of U and transforms it back.
+With many channels it does not, and U is much larger than V: then V is made first, for all tiles, and a job takes a block of
+tiles and one panel of output channels, so that each panel of U is read once. The sums over tiles are made in groups of
+a fixed number of tiles, added in order: the same bits for any number of threads, and a smaller error than one long chain.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from .. import memory
+from ..settings import settings
+from .microkernel import panel_width, product
+from .threads import jobs, member, run, share
+from .tiles import (
+    FILTER, FILTER_GRADIENT, GRADIENT, INPUT, MASKED,
+    add_grid, clear_vector, copy_vector, transform, transform_output, transpose,
+)  # fmt: skip
+from .vectors import VECTOR_BYTES, lanes_of
+
+CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and M may take
+GROUP = 8 * 1024 * 1024  # bytes of V and Q that a group of the weight gradient may take
+TILES = 48  # of a block at most
+CHANNELS = 48  # output channels of a job of the weight gradient
+NO_MASK = np.zeros(1, np.uint8)
+
+
+def supported(geo, dtype) -> bool:
+    """Whether this convolution is 3 x 3, dense, of stride 1, with channels that fill whole vectors."""
+    lanes = lanes_of(dtype)
+    whole = geo.C % lanes == 0 and geo.K % lanes == 0
+    plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
+    return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N * geo.H * geo.W > 0
+
+
+# --- tiles in, tiles out -----------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, buffer):
+    """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
+
+    Element e of channel c goes to target[start + e step + c].
+    """
+    _, H, W, C = shape
+    lanes = VECTOR_BYTES // source.itemsize
+    size, across = m if kind == GRADIENT else m + 2, (m + 2) * step
+    inside = h0 >= 0 and w0 >= 0 and h0 + size <= H and w0 + size <= W
+    first, row, column = ((n * H + h0) * W + w0) * C, W * C, C
+    for c in range(0, C, lanes):
+        place, there = first + c, start + c
+        if inside:
+            program = kind + m + (MASKED if masked else 0)
+            transform(program, source, place, row, column, mask, place, row, column, target, there, across, step)
+        else:
+            for i in range(size):
+                for j in range(size):
+                    here, spot = place + i * row + j * column, (i * size + j) * lanes
+                    if 0 <= h0 + i < H and 0 <= w0 + j < W:
+                        copy_vector(source, here, mask, here, masked, buffer, spot)
+                    else:
+                        clear_vector(buffer, spot)
+            transform(kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, target, there, across, step)
+
+
+@njit(cache=True, nogil=True)
+def _transform_block(kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, buffer):
+    """The tiles first .. first + count - 1, of rows x columns an image; tile i of element e at target[e step + i C]."""
+    for i in range(count):
+        n, rest = divmod(first + i, rows * columns)
+        u, v = divmod(rest, columns)
+        h0, w0 = u * m - padding[0], v * m - padding[1]
+        _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, buffer)
+
+
+@njit(cache=True, nogil=True)
+def _multiply_panel(
+    m, v, v_start, v_step, C, u, panel, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
+):  # fmt: skip
+    """y of `count` tiles from `first` on, for one panel of output channels: M = V U, then A^T M A."""
+    _, P, Q, K = shape
+    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
+    step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
+    for e in range(elements):
+        product(
+            count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
+            scratch, e * step, width, C, 1, 0,
+        )  # fmt: skip
+    k0 = panel * width
+    for i in range(count):
+        n, rest = divmod(first + i, rows * columns)
+        p, q = divmod(rest, columns)
+        p, q = p * m, q * m
+        place = ((n * P + p) * Q + q) * K + k0
+        for k in range(0, width, lanes):
+            transform_output(
+                m, scratch, i * width + k, across * step, step, bias, k0 + k, relu,
+                y, place + k, Q * K, K, P - p, Q - q, y_mask, place + k, Q * K, K,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _by_blocks(
+    team, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, scratch, v_size, bias, relu, y, y_shape, y_mask
+):  # fmt: skip
+    """One job a block of tiles: transform, multiply with all panels, transform back."""
+    own = scratch[member(team)]
+    C, lanes, panels = shape[3], VECTOR_BYTES // y.itemsize, y_shape[3] // width
+    for job in jobs(team):
+        first, last = share(team, job, tiles)
+        count = last - first
+        step = count * C + lanes
+        _transform_block(
+            INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own[v_size:]
+        )
+        for panel in range(panels):
+            _multiply_panel(
+                m, own, 0, step, C, u, panel, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _inputs(team, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, scratch):
+    """V of all tiles: element e of tile t at v[e step + t C]."""
+    own = scratch[member(team)]
+    for job in jobs(team):
+        first, last = share(team, job, tiles)
+        _transform_block(
+            INPUT, m, source, shape, mask, masked, rows, columns, padding,
+            first, last - first, v[first * shape[3] :], step, own,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _by_panels(team, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, bias, relu, y, shape, y_mask):
+    """One job a panel of output channels and a block of tiles."""
+    own = scratch[member(team)]
+    for job in jobs(team):
+        panel, block = divmod(job, blocks)
+        first, last = block * tiles // blocks, (block + 1) * tiles // blocks
+        _multiply_panel(
+            m, v, first * C, step, C, u, panel, width, first, last - first, rows, columns, own, bias, relu, y, shape, y_mask
+        )  # fmt: skip
+
+
+def _correlate(m, source, mask, u, width, padding, y_shape, bias, relu):
+    """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass, with the transformed weights u."""
+    (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
+    rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
+    tiles = N * rows * columns
+    y = memory.empty(y_shape, dtype)
+    y_mask = memory.empty((*y_shape[:3], K // 8), np.uint8) if relu else NO_MASK
+    flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
+    where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
+    a_tile = elements * (C + width) * dtype.itemsize
+    if tiles >= 64 and CACHE // a_tile >= 16:
+        blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), 4)
+        blocks += blocks % 2
+        count = -(-tiles // blocks)
+        v_size = elements * (count * C + lanes)
+        scratch = memory.empty((settings.threads, v_size + elements * (count * width + lanes)), dtype)
+        run(_by_blocks, blocks, m, *flat, *where, tiles, u, width, scratch, v_size, *out)
+    else:
+        step = tiles * C + lanes
+        v = memory.empty((elements * step,), dtype)
+        buffers = memory.empty((settings.threads, elements * lanes), dtype)
+        run(_inputs, min(tiles, 16), m, *flat, *where, tiles, v, step, buffers)
+        blocks = -(-tiles // TILES)
+        scratch = memory.empty((settings.threads, elements * (-(-tiles // blocks) * width + lanes)), dtype)
+        run(_by_panels, K // width * blocks, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, *out)
+    return y, (y_mask if relu else None)
+
+
+# --- weights -----------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _forward_weights(team, m, w, K, C, u, width, scratch):
+    """u[panel, e, c, j] = (G w G^T)[e] of output channel panel width + j; w [K, 3, 3, C] flat."""
+    own = scratch[member(team)]
+    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
+    square = lanes * lanes
+    for job in jobs(team):
+        k0 = job * lanes
+        panel, j = divmod(k0, width)
+        for c in range(0, C, lanes):
+            for i in range(lanes):
+                start = (k0 + i) * 9 * C + c
+                transform(FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, own, i * lanes, across * square, square)
+            for e in range(elements):
+                transpose(own, e * square, lanes, u, ((panel * elements + e) * C + c) * width + j, width)
+
+
+@njit(cache=True, nogil=True)
+def _backward_weights(team, m, w, K, C, u, width):
+    """u[panel, e, k, j] = (G w' G^T)[e] of input channel panel width + j, w' turned by 180 degrees."""
+    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
+    for job in jobs(team):
+        first, last = share(team, job, K)
+        for k in range(first, last):
+            for c in range(0, C, lanes):
+                panel, j = divmod(c, width)
+                start, step = (k * 9 + 8) * C + c, K * width
+                place = (panel * elements * K + k) * width + j
+                transform(FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, u, place, across * step, step)
+
+
+def transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
+    """U of w [K, 3, 3, C]; `turned`, for the gradient of the input: flat, in panels of the outputs."""
+    K, _, _, C = w.shape
+    outputs, inputs = (C, K) if turned else (K, C)
+    width, lanes = panel_width(outputs, w.dtype), lanes_of(w.dtype)
+    u = memory.empty(((m + 2) ** 2 * outputs * inputs,), w.dtype)
+    if turned:
+        run(_backward_weights, min(K, 64), m, w.reshape(-1), K, C, u, width)
+    else:
+        scratch = memory.empty((settings.threads, (m + 2) ** 2 * lanes * lanes), w.dtype)
+        run(_forward_weights, K // lanes, m, w.reshape(-1), K, C, u, width, scratch)
+    return u
+
+
+# --- the weight gradient -----------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _inputs_and_gradients(
+    team, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, v, v_step, q, q_step, sums, scratch
+):  # fmt: skip
+    """V and Q of `tiles` tiles from `first` on; sums[job] += the sums of dy over each job's tiles."""
+    own = scratch[member(team)]
+    for job in jobs(team):
+        start, end = share(team, job, tiles)
+        C, K, lanes = x_shape[3], dy_shape[3], VECTOR_BYTES // x.itemsize
+        _transform_block(
+            INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
+            first + start, end - start, v[start * C :], v_step, own,
+        )  # fmt: skip
+        _transform_block(
+            GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
+            first + start, end - start, q[start * K :], q_step, own,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, add, last, dw):
+    """S of one block of output channels and one panel of input channels a job; from the last group, dw = A'^T S A'."""
+    own_s = s
+    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // v.itemsize
+    slot = member(team)
+    for job in jobs(team):
+        block, panel = divmod(job, C // width)
+        k0, k1 = block * K // blocks, (block + 1) * K // blocks
+        base = (job if s.shape[0] == team[24] else slot) 
+        own = own_s[base]
+        for e in range(elements):
+            product(
+                k1 - k0, width, q, e * q_step + k0, 1, K, 0, v, e * v_step + panel * width, C, 0,
+                own, e * s_step, width, tiles, 1, add,
+            )  # fmt: skip
+        if last:
+            for k in range(k0, k1):
+                for c in range(0, width, lanes):
+                    start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
+                    transform(
+                        FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, dw, place, 3 * C, C
+                    )
+
+
+def backward_weight(m, dy, mask, x, padding):
+    """(dw [K, 3, 3, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+    (N, P, Q, K), C, dtype = dy.shape, x.shape[3], x.dtype
+    rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
+    tiles, width = N * rows * columns, panel_width(C, dtype)
+    groups = -(-tiles * elements * (C + K) * dtype.itemsize // GROUP)
+    largest = -(-tiles // groups)
+    v_step, q_step = largest * C + lanes, largest * K + lanes
+    v, q = memory.empty((elements * v_step,), dtype), memory.empty((elements * q_step,), dtype)
+    blocks = max(-(-K // CHANNELS), min(-(-8 * width // C), K // 16))
+    s_step = -(-K // blocks) * width + lanes
+    work = blocks * (C // width)
+    s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
+    buffers = memory.empty((settings.threads, elements * lanes), dtype)
+    dw = memory.empty((K, 3, 3, C), dtype)
+    flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
+    bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
+    sums = np.zeros((1, K), dtype)
+    for group in range(groups):
+        first, last = group * tiles // groups, (group + 1) * tiles // groups
+        run(
+            _inputs_and_gradients, min(last - first, 16), m, *flat, *bits, rows, columns, padding,
+            first, last - first, v, v_step, q, q_step, sums, buffers,
+        )  # fmt: skip
+        run(
+            _filter_gradients, work, m, v, v_step, q, q_step, last - first, C, K, width, blocks,
+            s, s_step, int(group > 0), int(group == groups - 1), dw.reshape(-1),
+        )  # fmt: skip
+    return dw
+
+
+# --- whole kernels, channels last --------------------------------------------------------------------------
+
+
+def forward(m, x, u, K, padding, out_size, bias, relu):
+    return _correlate(m, x, None, u, panel_width(K, x.dtype), padding, (x.shape[0], *out_size, K), bias, relu)
+
+
+def backward_input(m, dy, mask, u, C, padding, input_size):
+    turned = (2 - padding[0], 2 - padding[1])
+    shape, none = (dy.shape[0], *input_size, C), np.zeros(C, dy.dtype)
+    return _correlate(m, dy, mask, u, panel_width(C, dy.dtype), turned, shape, none, False)[0]
