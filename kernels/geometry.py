@@ -313,6 +313,12 @@ def crop_sum_offset(x_shape, skip_shape, offset) -> Pair:
     return crop_window(skip_shape, offset, x_shape[2:])[0]
 
 
+def mask_shape(y_shape) -> tuple[int, int, int, int]:
+    """Shape of the bytes that hold one bit for each element of y [N, K, P, Q]: channels last, eight of them a byte."""
+    N, K, P, Q = y_shape
+    return (N, P, Q, -(-K // 8))
+
+
 # --- alignment ---------------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,8 @@ def _panel(vectors: int):
     return panel
 
 
-_full_panel, _half_panel, _one_vector = _panel(VECTORS), _panel(2), _panel(1)
+_panels = [_panel(vectors) for vectors in (1, 2, 3, 4)]
+_one, _two, _three, _four = (_panels[min(n, VECTORS) - 1] for n in (1, 2, 3, 4))
 
 
 @njit(cache=True, nogil=True)
@@ -131,13 +132,15 @@ def product(
     """c[i, j] = (or, if `add`, +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
 
     All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is
-    b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is what `panel_width` gives;
-    depth and runs are at least 1.
+    b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at
+    most VECTORS; depth and runs are at least 1.
     """
-    bytes_wide = width * c.itemsize
-    if bytes_wide == VECTOR_BYTES:
-        _one_vector(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
-    elif bytes_wide == 2 * VECTOR_BYTES:
-        _half_panel(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+    vectors = width * c.itemsize // VECTOR_BYTES
+    if vectors == 1:
+        _one(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+    elif vectors == 2:
+        _two(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+    elif vectors == 3:
+        _three(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
     else:
-        _full_panel(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+        _four(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)

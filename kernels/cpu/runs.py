@@ -1,4 +1,4 @@
-"""Runs of neighbouring elements in 1-D arrays: copy, clear, add. The innermost loops of the memory-bound parts.
+"""Runs of neighbouring elements in 1-D arrays: copy, clear, add, finish. The innermost loops of the memory-bound parts.
 
 Indices are unsigned, because a signed one may count from the end in Python, and a loop that must ask at every
 element whether it does cannot be vectorised.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+from .tiles import copy_vector, finish_vector
+from .vectors import VECTOR_BYTES
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -32,3 +35,43 @@ def add_run(source, source_start, target, target_start, count):
     s, t = np.uintp(source_start), np.uintp(target_start)
     for i in range(np.uintp(max(count, 0))):
         target[t + i] += source[s + i]
+
+
+@njit(cache=True, nogil=True)
+def copy_masked_run(source, source_start, mask, bit, masked, target, target_start, count):
+    """The same copy; where `masked`, 0 for elements whose bit, from `bit` on, is not set (one byte holds eight)."""
+    if not masked:
+        copy_run(source, source_start, target, target_start, count)
+        return
+    lanes, i = VECTOR_BYTES // source.itemsize, 0
+    if bit % max(lanes, 8) == 0:
+        while count - i >= lanes:
+            copy_vector(source, source_start + i, mask, bit + i, 1, target, target_start + i)
+            i += lanes
+    while i < count:
+        passes = mask[(bit + i) >> 3] >> ((bit + i) & 7) & 1
+        target[target_start + i] = source[source_start + i] if passes else 0
+        i += 1
+
+
+@njit(cache=True, nogil=True)
+def finish_run(total, start, bias, b_start, relu, y, y_start, mask, bit, count):
+    """y = total + bias for a run of channels; with `relu`, max(., 0) and the bits of what it lets pass."""
+    lanes, i = VECTOR_BYTES // y.itemsize, 0
+    if bit % max(lanes, 8) == 0:
+        while count - i >= lanes:
+            finish_vector(total, start + i, bias, b_start + i, relu, y, y_start + i, mask, bit + i)
+            i += lanes
+    while i < count:
+        value = total[start + i] + bias[b_start + i]
+        if relu:
+            passes = not value <= 0  # NaN passes
+            place, one = (bit + i) >> 3, np.uint8(1 << ((bit + i) & 7))
+            if (bit + i) & 7 == 0:
+                mask[place] = 0
+            if passes:
+                mask[place] |= one
+            else:
+                value = y.dtype.type(0)
+        y[y_start + i] = value
+        i += 1

@@ -7,6 +7,7 @@ IR inside an intrinsic: code that Python writes as text could not be kept in Num
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from llvmlite import ir
@@ -103,15 +104,17 @@ INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds o
 
 @intrinsic
 def transform(
-    typingctx, program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column
+    typingctx, program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column,
+    sums, s_place,
 ):  # fmt: skip
     """target grid = L source grid L^T, where `program` = kind + m chooses L.
 
-    With MASKED on top, the source counts as 0 wherever its bit is not set; the mask has the source's distances.
+    With MASKED on top, the source counts as 0 wherever its bit is not set. GRADIENT adds the sum of the source's grid to
+    sums[s_place + lane].
     """
 
     def generate(context, builder, signature, args):
-        program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column = args
+        program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column, *summed = args
         v = Vectors(context, builder, signature.args[1].dtype)
         first, first_bit = v.at(source, signature.args[1], s_start), v.at(mask, signature.args[5], v.index(0))
         place = v.at(target, signature.args[9], t_start)
@@ -128,13 +131,29 @@ def transform(
                     for j, offset in enumerate(bits):
                         passes = v.load_mask(first_bit, builder.add(bit, offset))
                         values[j] = builder.select(passes, values[j], v.zero)
+            if number % MASKED // 10 * 10 == GRADIENT:
+                total = v.load(v.at(summed[0], signature.args[13], summed[1]), v.index(0))
+                for value in itertools.chain(*grid):
+                    total = builder.fadd(total, value)
+                v.store(total, v.at(summed[0], signature.args[13], summed[1]), v.index(0))
             _store_grid(v, _two_sided(v, matrix, grid), place, _offsets(v, len(matrix), t_row, t_column))
             builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(n, source, n, n, n, mask, n, n, n, target, n, n, n), generate
+    return types.void(n, source, n, n, n, mask, n, n, n, target, n, n, n, sums, n), generate
+
+
+def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
+    """Store `value`; where `relu`, max(value, 0) and the bits of what it lets pass."""
+    with v.builder.if_else(relu) as (then, otherwise):
+        with then:
+            passes = v.positive(value)
+            v.store(v.builder.select(passes, value, v.zero), target, offset)
+            v.store_mask(passes, first_bit, bit)
+        with otherwise:
+            v.store(value, target, offset)
 
 
 @intrinsic
@@ -163,14 +182,8 @@ def transform_output(
                 with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
                     for j in range(size):
                         with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
-                            value = builder.fadd(results[i][j], b)
-                            with builder.if_else(with_relu) as (then, otherwise):
-                                with then:
-                                    passes = v.positive(value)
-                                    v.store(builder.select(passes, value, v.zero), target, targets[i][j])
-                                    v.store_mask(passes, first_bit, builder.add(bits[0], places[i][j]))
-                                with otherwise:
-                                    v.store(value, target, targets[i][j])
+                            value, bit = builder.fadd(results[i][j], b), builder.add(bits[0], places[i][j])
+                            _finish(v, value, with_relu, target, targets[i][j], first_bit, bit)
             builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
@@ -201,6 +214,25 @@ def copy_vector(typingctx, source, s_start, mask, bit, masked, target, t_start):
 
 
 @intrinsic
+def finish_vector(typingctx, total, start, bias, b_start, relu, y, y_start, mask, bit):
+    """y = total + bias, one vector; with `relu`, max(., 0) and its mask."""
+
+    def generate(context, builder, signature, args):
+        total, start, bias, b_start, relu, y, y_start, mask, bit = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        value = builder.fadd(
+            v.load(v.at(total, signature.args[0], start), v.index(0)),
+            v.load(v.at(bias, signature.args[2], b_start), v.index(0)),
+        )
+        place, first_bit = v.at(y, signature.args[5], y_start), v.at(mask, signature.args[7], v.index(0))
+        _finish(v, value, builder.icmp_signed("!=", relu, v.index(0)), place, v.index(0), first_bit, bit)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(total, n, bias, n, n, y, n, mask, n), generate
+
+
+@intrinsic
 def clear_vector(typingctx, target, t_start):
     """One vector of zeros."""
 
@@ -210,26 +242,6 @@ def clear_vector(typingctx, target, t_start):
         return context.get_dummy_value()
 
     return types.void(target, types.intp), generate
-
-
-@intrinsic
-def add_grid(typingctx, source, s_start, s_row, s_column, size, total, t_start):
-    """total[t_start + lane] += the sum of a size x size grid."""
-
-    def generate(context, builder, signature, args):
-        source, s_start, s_row, s_column, size, total, t_start = args
-        v = Vectors(context, builder, signature.args[0].dtype)
-        place = v.at(total, signature.args[5], t_start)
-        start = v.at(source, signature.args[0], s_start)
-        with cgutils.for_range(builder, size) as row:
-            line = builder.gep(start, [builder.mul(row.index, s_row)])
-            with cgutils.for_range(builder, size) as column:
-                here = v.load(line, builder.mul(column.index, s_column))
-                v.store(builder.fadd(v.load(place, v.index(0)), here), place, v.index(0))
-        return context.get_dummy_value()
-
-    n = types.intp
-    return types.void(source, n, n, n, n, total, n), generate
 
 
 @intrinsic

@@ -28,7 +28,7 @@ from .microkernel import panel_width, product
 from .threads import jobs, member, run, share
 from .tiles import (
     FILTER, FILTER_GRADIENT, GRADIENT, INPUT, MASKED,
-    add_grid, clear_vector, copy_vector, transform, transform_output, transpose,
+    clear_vector, copy_vector, transform, transform_output, transpose,
 )  # fmt: skip
 from .vectors import VECTOR_BYTES, lanes_of
 
@@ -39,22 +39,14 @@ CHANNELS = 48  # output channels of a job of the weight gradient
 NO_MASK = np.zeros(1, np.uint8)
 
 
-def supported(geo, dtype) -> bool:
-    """Whether this convolution is 3 x 3, dense, of stride 1, with channels that fill whole vectors."""
-    lanes = lanes_of(dtype)
-    whole = geo.C % lanes == 0 and geo.K % lanes == 0
-    plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
-    return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N * geo.H * geo.W > 0
-
-
 # --- tiles in, tiles out -----------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
-def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, buffer):
+def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
     """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
 
-    Element e of channel c goes to target[start + e step + c].
+    Element e of channel c goes to target[start + e step + c]; GRADIENT adds the tile's sum to sums[c].
     """
     _, H, W, C = shape
     lanes = VECTOR_BYTES // source.itemsize
@@ -65,7 +57,7 @@ def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, sta
         place, there = first + c, start + c
         if inside:
             program = kind + m + (MASKED if masked else 0)
-            transform(program, source, place, row, column, mask, place, row, column, target, there, across, step)
+            transform(program, source, place, row, column, mask, place, row, column, target, there, across, step, sums, c)
         else:
             for i in range(size):
                 for j in range(size):
@@ -74,17 +66,19 @@ def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, sta
                         copy_vector(source, here, mask, here, masked, buffer, spot)
                     else:
                         clear_vector(buffer, spot)
-            transform(kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, target, there, across, step)
+            transform(kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, target, there, across, step, sums, c)
 
 
 @njit(cache=True, nogil=True)
-def _transform_block(kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, buffer):
+def _transform_block(
+    kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums, buffer
+):  # fmt: skip
     """The tiles first .. first + count - 1, of rows x columns an image; tile i of element e at target[e step + i C]."""
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
         u, v = divmod(rest, columns)
         h0, w0 = u * m - padding[0], v * m - padding[1]
-        _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, buffer)
+        _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer)
 
 
 @njit(cache=True, nogil=True)
@@ -125,7 +119,7 @@ def _by_blocks(
         count = last - first
         step = count * C + lanes
         _transform_block(
-            INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own[v_size:]
+            INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own, own[v_size:]
         )
         for panel in range(panels):
             _multiply_panel(
@@ -141,7 +135,7 @@ def _inputs(team, m, source, shape, mask, masked, rows, columns, padding, tiles,
         first, last = share(team, job, tiles)
         _transform_block(
             INPUT, m, source, shape, mask, masked, rows, columns, padding,
-            first, last - first, v[first * shape[3] :], step, own,
+            first, last - first, v[first * shape[3] :], step, own, own,
         )  # fmt: skip
 
 
@@ -157,11 +151,11 @@ def _by_panels(team, m, v, step, C, blocks, tiles, u, width, rows, columns, scra
         )  # fmt: skip
 
 
-def _correlate(m, source, mask, u, width, padding, y_shape, bias, relu):
+def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
     """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass, with the transformed weights u."""
     (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
-    tiles = N * rows * columns
+    tiles, width = N * rows * columns, panel_width(K, dtype)
     y = memory.empty(y_shape, dtype)
     y_mask = memory.empty((*y_shape[:3], K // 8), np.uint8) if relu else NO_MASK
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
@@ -200,7 +194,7 @@ def _forward_weights(team, m, w, K, C, u, width, scratch):
         for c in range(0, C, lanes):
             for i in range(lanes):
                 start = (k0 + i) * 9 * C + c
-                transform(FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, own, i * lanes, across * square, square)
+                transform(FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, own, i * lanes, across * square, square, w, 0)
             for e in range(elements):
                 transpose(own, e * square, lanes, u, ((panel * elements + e) * C + c) * width + j, width)
 
@@ -216,10 +210,10 @@ def _backward_weights(team, m, w, K, C, u, width):
                 panel, j = divmod(c, width)
                 start, step = (k * 9 + 8) * C + c, K * width
                 place = (panel * elements * K + k) * width + j
-                transform(FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, u, place, across * step, step)
+                transform(FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, u, place, across * step, step, w, 0)
 
 
-def transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
+def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
     """U of w [K, 3, 3, C]; `turned`, for the gradient of the input: flat, in panels of the outputs."""
     K, _, _, C = w.shape
     outputs, inputs = (C, K) if turned else (K, C)
@@ -247,25 +241,26 @@ def _inputs_and_gradients(
         C, K, lanes = x_shape[3], dy_shape[3], VECTOR_BYTES // x.itemsize
         _transform_block(
             INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
-            first + start, end - start, v[start * C :], v_step, own,
+            first + start, end - start, v[start * C :], v_step, own, own,
         )  # fmt: skip
         _transform_block(
             GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
-            first + start, end - start, q[start * K :], q_step, own,
+            first + start, end - start, q[start * K :], q_step, sums[job], own,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, add, last, dw):
-    """S of one block of output channels and one panel of input channels a job; from the last group, dw = A'^T S A'."""
-    own_s = s
+def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, kept, add, last, dw):
+    """S of one block of output channels and one panel of input channels a job; after the last group dw = A'^T S A'.
+
+    `kept`: S lives from group to group, in s[job]; else in the scratch of the thread.
+    """
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // v.itemsize
     slot = member(team)
     for job in jobs(team):
         block, panel = divmod(job, C // width)
         k0, k1 = block * K // blocks, (block + 1) * K // blocks
-        base = (job if s.shape[0] == team[24] else slot) 
-        own = own_s[base]
+        own = s[job if kept else slot]
         for e in range(elements):
             product(
                 k1 - k0, width, q, e * q_step + k0, 1, K, 0, v, e * v_step + panel * width, C, 0,
@@ -276,11 +271,11 @@ def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks,
                 for c in range(0, width, lanes):
                     start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
                     transform(
-                        FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, dw, place, 3 * C, C
+                        FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, dw, place, 3 * C, C, dw, 0
                     )
 
 
-def backward_weight(m, dy, mask, x, padding):
+def _backward_weight(m, dy, mask, x, padding):
     """(dw [K, 3, 3, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     (N, P, Q, K), C, dtype = dy.shape, x.shape[3], x.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
@@ -297,28 +292,54 @@ def backward_weight(m, dy, mask, x, padding):
     dw = memory.empty((K, 3, 3, C), dtype)
     flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
     bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    sums = np.zeros((1, K), dtype)
+    sums = np.zeros((groups, 16, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
             _inputs_and_gradients, min(last - first, 16), m, *flat, *bits, rows, columns, padding,
-            first, last - first, v, v_step, q, q_step, sums, buffers,
+            first, last - first, v, v_step, q, q_step, sums[group], buffers,
         )  # fmt: skip
         run(
             _filter_gradients, work, m, v, v_step, q, q_step, last - first, C, K, width, blocks,
-            s, s_step, int(group > 0), int(group == groups - 1), dw.reshape(-1),
+            s, s_step, int(groups > 1), int(group > 0), int(group == groups - 1), dw.reshape(-1),
         )  # fmt: skip
-    return dw
+    return dw, sums.sum(axis=(0, 1), dtype=np.float64).astype(dtype)
 
 
-# --- whole kernels, channels last --------------------------------------------------------------------------
+# --- the rung ----------------------------------------------------------------------------------------------
 
 
-def forward(m, x, u, K, padding, out_size, bias, relu):
-    return _correlate(m, x, None, u, panel_width(K, x.dtype), padding, (x.shape[0], *out_size, K), bias, relu)
+class Winograd:
+    """F(m x m, 3 x 3) as a rung of the ladder."""
 
+    def __init__(self, m: int) -> None:
+        self.m = m
 
-def backward_input(m, dy, mask, u, C, padding, input_size):
-    turned = (2 - padding[0], 2 - padding[1])
-    shape, none = (dy.shape[0], *input_size, C), np.zeros(C, dy.dtype)
-    return _correlate(m, dy, mask, u, panel_width(C, dy.dtype), turned, shape, none, False)[0]
+    def supports(self, geo, dtype) -> bool:
+        """Whether the convolution is 3 x 3, dense, of stride 1, with channels that fill whole vectors."""
+        lanes = lanes_of(dtype)
+        whole = lanes >= 4 and geo.C % max(lanes, 8) == 0 and geo.K % max(lanes, 8) == 0
+        plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
+        return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N > 0
+
+    def forward_weights(self, geo, w):
+        """U, flat, in panels of the output channels."""
+        return _transformed_weights(self.m, w, False)
+
+    def backward_input_weights(self, geo, w):
+        """U of the weights turned round, in panels of the input channels."""
+        return _transformed_weights(self.m, w, True)
+
+    def forward(self, geo, x, u, bias, relu):
+        """(y [N, P, Q, K], mask of its ReLU or None)."""
+        return _correlate(self.m, x, None, u, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
+
+    def backward_input(self, geo, dy, mask, u):
+        """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
+        turned = (2 - geo.padding[0], 2 - geo.padding[1])
+        none = np.zeros(geo.C, dy.dtype)
+        return _correlate(self.m, dy, mask, u, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
+
+    def backward_weight(self, geo, dy, mask, x):
+        """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+        return _backward_weight(self.m, dy, mask, x, geo.padding)

@@ -1,0 +1,37 @@
+"""What kernels derive from weights, kept while the weights cannot change.
+
+An array that NumPy does not let anyone write to is a constant: what is made from it is made once, and forgotten with it.
+Any other array may differ at the next call.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+
+_derived: dict[int, tuple[weakref.ref, dict[Hashable, Any]]] = {}
+
+
+def is_constant(array: np.ndarray) -> bool:
+    """Whether neither the array nor one that it is a view of can be written to."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return True
+
+
+def derived(array: np.ndarray, what: Hashable, make: Callable[[], Any]) -> Any:
+    """make(), or what it made before for this very `array`, which is a constant, under the name `what`."""
+    if not is_constant(array):
+        return make()
+    key = id(array)
+    if key not in _derived:
+        _derived[key] = (weakref.ref(array, lambda _: _derived.pop(key, None)), {})
+    made = _derived[key][1]
+    if what not in made:
+        made[what] = make()
+    return made[what]

@@ -1,0 +1,411 @@
+"""Convolution of any shape as a matrix product whose patches are never gathered (implicit GEMM).
+
+With channels last, the taps of one row of the window meet S C neighbouring floats, and the next output pixel's begin
+stride C floats further. So a job copies the few lines of its input, with zeros for the padding, into a small buffer
+[lines, columns, C], and `microkernel.product` reads the patches of a whole output row there as overlapping rows of a matrix:
+
+    forward          y  [pixels, K]   =  patches of x [pixels, taps C]  x  weights [taps C, K]
+    backward input   dx [pixels, C]   =  patches of dy  x  weights turned round
+    backward weight  dw [K, taps C]   =  dy^T [K, pixels]  x  patches of x, summed over pixels
+
+Forward and backward input are one routine. An input pixel of a strided convolution is met by the taps r with
+r dilation = h + pad (mod stride) only, so its pixels fall into stride_h x stride_w phases, each a dense convolution of dy
+with its own few taps. Within a phase the pixel (i, j) reads the source at (i + du, j + dv), and that is also what the
+forward pass does, with i = p stride - pad and du = r dilation. Neighbouring taps of one row are one run of C's.
+
+The weight gradient sums over all pixels: each job takes a fixed share of them, and the shares are added in order, so that the
+sum does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .. import memory
+from ..settings import settings
+from .microkernel import panel_width, product
+from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_run
+from .tiles import transpose
+from .threads import jobs, member, run, share
+from .vectors import lanes_of
+
+PIXELS = 96  # output pixels of a job: each weight loaded from memory is used this often
+BUFFER = 1 << 17  # floats that a job's input lines may take
+PANEL = 1 << 16  # floats of a panel of weights that is multiplied in one go; longer ones run by run
+JOBS = 16  # jobs that a small problem is split into at least
+
+
+@njit(cache=True, nogil=True)
+def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
+    """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c]; 0 outside the image or the mask."""
+    _, H, W, channels = shape
+    low = min(max(-first_column, 0), columns)
+    high = max(min(W - first_column, columns), low)
+    for i in range(rows):
+        h, start = first_row + i, i * columns * C
+        if not 0 <= h < H:
+            clear_run(lines, start, columns * C)
+            continue
+        clear_run(lines, start, low * C)
+        clear_run(lines, start + high * C, (columns - high) * C)
+        pixel = (n * H + h) * W + first_column + low
+        if C == channels and (not masked or mask_row == C):
+            copy_masked_run(source, pixel * C, mask, pixel * C, masked, lines, start + low * C, (high - low) * C)
+        else:
+            for j in range(high - low):
+                place, bit = (pixel + j) * channels + c0, (pixel + j) * mask_row + c0
+                copy_masked_run(source, place, mask, bit, masked, lines, start + (low + j) * C, C)
+
+
+@njit(cache=True, nogil=True)
+def _multiply_rows(lines, columns, C, u_stride, v_stride, runs, rows, Q, panels, panel, total, origin):
+    """total [rows Q, width] = the patches of `rows` output rows in `lines`, times one panel of weights."""
+    depth, width = panels.shape[1], panels.shape[2]
+    flat = panels.reshape(-1)
+    if depth * width <= PANEL and len(runs) > 1 and runs[0, 3]:  # runs at even distances: all in one go
+        taps = runs[0, 2]
+        for i in range(rows):
+            start = ((i * u_stride + runs[0, 0] - origin[0]) * columns + runs[0, 1] - origin[1]) * C
+            product(
+                Q, width, lines, start, v_stride * C, 1, runs[0, 3] * columns * C,
+                flat, panel * depth * width, width, taps * C * width,
+                total, i * Q * width, width, taps * C, len(runs), 0,
+            )  # fmt: skip
+        return
+    done = 0
+    for t in range(len(runs)):
+        du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
+        for i in range(rows):
+            start = ((i * u_stride + du - origin[0]) * columns + dv - origin[1]) * C
+            product(
+                Q, width, lines, start, v_stride * C, 1, 0, flat, (panel * depth + done) * width, width, 0,
+                total, i * Q * width, width, taps * C, 1, int(t > 0),
+            )  # fmt: skip
+        done += taps * C
+
+
+@njit(cache=True, nogil=True)
+def _multiply(
+    team, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, scratch, lines_size,
+    bias, relu, out, out_shape, k0, K, place, out_mask, out_mask_row,
+):  # fmt: skip
+    """One job a block of output rows of an image and a share of the panels.
+
+    grid = (rows, columns, u stride, u origin, v stride, v origin): the output pixel (i, j) reads the source around
+    (i u_stride + u_origin, j v_stride + v_origin) and goes to (i h_stride + h_origin, j w_stride + w_origin), `place`.
+    extent = the least du and dv of the runs, and the lines and columns that all runs of one pixel span.
+    """
+    own = scratch[member(team)]
+    lines, total = own[:lines_size], own[lines_size:]
+    rows, Q, u_stride, u_origin, v_stride, v_origin = grid
+    du, dv, high, wide = extent
+    width = panels.shape[2]
+    columns = (Q - 1) * v_stride + wide
+    _, out_H, out_W, channels = out_shape
+    h_stride, h_origin, w_stride, w_origin = place
+    for job in jobs(team):
+        block, split = divmod(job, splits)
+        n, part = divmod(block, row_blocks)
+        first, last = part * rows // row_blocks, (part + 1) * rows // row_blocks
+        count = last - first
+        _fill_lines(
+            source, shape, c0, C, mask, mask_row, masked, n, first * u_stride + u_origin + du,
+            (count - 1) * u_stride + high, v_origin + dv, columns, lines,
+        )  # fmt: skip
+        unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
+        units = (len(panels) + unit - 1) // unit
+        low, high_panel = split * units // splits * unit, (split + 1) * units // splits * unit
+        for panel in range(low, min(high_panel, len(panels))):
+            _multiply_rows(lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
+            k = panel * width
+            for i in range(count):
+                for j in range(Q):
+                    pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + j * w_stride + w_origin
+                    finish_run(
+                        total, (i * Q + j) * width, bias, k, relu, out, pixel * channels + k0 + k,
+                        out_mask, pixel * out_mask_row + k0 + k, min(width, K - k),
+                    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _pack_forward(team, w, K, depth, lanes, panels):
+    """panels[b, d, j] = w[(b width + j) depth + d]; 0 beyond the last output. One job `lanes` outputs."""
+    width = panels.shape[2]
+    flat = panels.reshape(-1)
+    for job in jobs(team):
+        panel, start = divmod(job * lanes, width)
+        outputs = max(min(lanes, K - job * lanes), 0)
+        whole = depth // lanes * lanes if outputs == lanes else 0
+        base = panel * depth * width + start
+        for d in range(0, whole, lanes):
+            transpose(w, job * lanes * depth + d, depth, flat, base + d * width, width)
+        for d in range(whole, depth):
+            for j in range(lanes):
+                flat[base + d * width + j] = w[(job * lanes + j) * depth + d] if j < outputs else 0
+
+
+@njit(cache=True, nogil=True)
+def _pack_backward(team, w, K, window, C, taps, panels):
+    """panels[b, t K + k, j] = w[k, taps[t], b width + j]; 0 beyond the last channel."""
+    width, depth = panels.shape[2], panels.shape[1]
+    flat = panels.reshape(-1)
+    for job in jobs(team):
+        first, last = share(team, job, K)
+        for k in range(first, last):
+            for t in range(len(taps)):
+                for panel in range(len(panels)):
+                    count = min(width, C - panel * width)
+                    target = (panel * depth + t * K + k) * width
+                    copy_run(w, (k * window + taps[t]) * C + panel * width, flat, target, count)
+                    clear_run(flat, target + count, width - count)
+
+
+# --- forward, backward input -------------------------------------------------------------------------------
+
+
+def _runs(offsets: np.ndarray) -> np.ndarray:
+    """[.., (du, dv, taps, step)] of taps at `offsets` [T, 2] in row-major order: neighbours in a row are one run.
+
+    `step` is the distance in rows of one run to the next if all are alike and evenly spaced, else 0.
+    """
+    runs: list[list[int]] = []
+    for du, dv in offsets.tolist():
+        if runs and runs[-1][0] == du and runs[-1][1] + runs[-1][2] == dv:
+            runs[-1][2] += 1
+        else:
+            runs.append([du, dv, 1])
+    steps = {later[0] - run[0] for run, later in zip(runs, runs[1:], strict=False)}
+    alike = len({tuple(run[1:]) for run in runs}) == len(steps) == 1
+    return np.array([[*run, steps.copy().pop() if alike else 0] for run in runs], np.int64).reshape(-1, 4)
+
+
+def supports(geo, dtype) -> bool:
+    """Everything."""
+    return True
+
+
+def _extent(runs: np.ndarray) -> tuple[int, int, int, int]:
+    """(least du, least dv, rows, columns) that the runs of one pixel span."""
+    du, dv = int(runs[:, 0].min()), int(runs[:, 1].min())
+    return du, dv, int(runs[:, 0].max()) - du + 1, int((runs[:, 1] + runs[:, 2]).max()) - dv
+
+
+def _rows_of_a_job(Q: int, columns: int, C: int, u_stride: int, high: int) -> int:
+    """Output rows of a job: about PIXELS pixels, whose lines fit the buffer."""
+    fitting = (BUFFER // (columns * C) - high) // u_stride + 1
+    return max(1, min(-(-PIXELS // Q), fitting))
+
+
+def _bits(mask: np.ndarray | None) -> tuple[np.ndarray, int, int]:
+    """(mask bytes, bits a pixel, whether there is a mask)."""
+    return (np.zeros(1, np.uint8), 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
+
+
+def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, bias, relu, out, k0, place, out_mask):
+    """One group and one phase: all output pixels of `grid`."""
+    runs = _runs(offsets)
+    extent, N = _extent(runs), source.shape[0]
+    rows, Q, u_stride, _, v_stride, _ = grid
+    columns = (Q - 1) * v_stride + extent[3]
+    row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2]))
+    count = -(-rows // row_blocks)
+    splits = max(1, min(len(panels), JOBS // max(N * row_blocks, 1)))
+    width = panels.shape[2]
+    lines_size = ((count - 1) * u_stride + extent[2]) * columns * inputs
+    scratch = memory.empty((settings.threads, lines_size + count * Q * width), source.dtype)
+    out_bits, out_mask_row, _ = _bits(out_mask)
+    run(
+        _multiply, N * row_blocks * splits, source.reshape(-1), source.shape, c0, inputs, *_bits(mask), runs, grid, extent,
+        row_blocks, splits, panels, scratch, lines_size, bias, int(relu), out.reshape(-1), out.shape, k0, outputs, place,
+        out_bits, out_mask_row,
+    )  # fmt: skip
+
+
+def _tap_grid(rows: list[int], columns: list[int]) -> np.ndarray:
+    """All pairs [T, 2] of a row and a column, in row-major order."""
+    return np.array([(r, s) for r in rows for s in columns], np.int64).reshape(-1, 2)
+
+
+def forward_weights(geo, w):
+    """Panels [group][panel, taps C, width] of w [K, R, S, C]."""
+    K, depth = geo.K // geo.groups, geo.R * geo.S * (geo.C // geo.groups)
+    width, lanes = panel_width(K, w.dtype), lanes_of(w.dtype)
+    groups = []
+    for g in range(geo.groups):
+        panels = memory.empty((-(-K // width), depth, width), w.dtype)
+        part = w[g * K : (g + 1) * K].reshape(-1)
+        run(_pack_forward, len(panels) * width // lanes, part, K, depth, lanes, panels)
+        groups.append(panels)
+    return groups
+
+
+def forward(geo, x, weights, bias, relu):
+    """(y [N, P, Q, K], mask of its ReLU or None)."""
+    y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
+    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    C, K = geo.C // geo.groups, geo.K // geo.groups
+    taps = _tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation
+    grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
+    for g in range(geo.groups):
+        _multiply_patches(
+            x, g * C, C, None, weights[g], K, taps, grid, bias[g * K : (g + 1) * K], relu, y, g * K, (1, 0, 1, 0), mask
+        )  # fmt: skip
+    return y, mask
+
+
+def _phases(size: int, window: int, stride: int, padding: int, dilation: int):
+    """For each phase of the input pixels along one axis: (first pixel, pixels, taps, first source, offsets).
+
+    The phase a holds the pixels h with h + pad = a (mod stride); with h + pad = a + stride i, tap r meets it
+    at p = i - (r dilation - a) / stride, for those r that make it an integer.
+    """
+    for a in range(stride):
+        first = (a - padding) % stride
+        count = len(range(first, size, stride))
+        if count:
+            # from the last tap to the first, so that neighbours in dy are read in the order of memory
+            taps = [r for r in reversed(range(window)) if (r * dilation - a) % stride == 0]
+            yield (
+                first,
+                count,
+                taps,
+                (first + padding - a) // stride,
+                [-(r * dilation - a) // stride for r in taps],
+            )
+
+
+def _phase_pairs(geo):
+    """(rows', columns' phase) for all phases that some window meets."""
+    (sh, sw), (ph, pw), (dh, dw) = geo.stride, geo.padding, geo.dilation
+    for vertical in _phases(geo.H, geo.R, sh, ph, dh):
+        for horizontal in _phases(geo.W, geo.S, sw, pw, dw):
+            if vertical[2] and horizontal[2]:
+                yield vertical, horizontal
+
+
+def backward_input_weights(geo, w):
+    """Panels [phase][group][panel, taps K, width] of w [K, R, S, C], turned round."""
+    C, K = geo.C // geo.groups, geo.K // geo.groups
+    width = panel_width(C, w.dtype)
+    phases = []
+    for (_, _, r_taps, _, _), (_, _, s_taps, _, _) in _phase_pairs(geo):
+        taps = np.array([r * geo.S + s for r in r_taps for s in s_taps], np.int64)
+        groups = []
+        for g in range(geo.groups):
+            panels = memory.empty((-(-C // width), len(taps) * K, width), w.dtype)
+            run(_pack_backward, min(K, JOBS), w[g * K : (g + 1) * K].reshape(-1), K, geo.R * geo.S, C, taps, panels)
+            groups.append(panels)
+        phases.append(groups)
+    return phases
+
+
+def backward_input(geo, dy, mask, weights):
+    """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
+    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    if geo.stride != (1, 1):
+        dx[...] = 0  # pixels that no window meets
+    C, K = geo.C // geo.groups, geo.K // geo.groups
+    no_bias = np.zeros(C, dy.dtype)
+    for panels, phases in zip(weights, _phase_pairs(geo), strict=True):
+        (h0, rows, _, u0, du), (w0, columns, _, v0, dv) = phases
+        grid, place = (rows, columns, 1, u0, 1, v0), (geo.stride[0], h0, geo.stride[1], w0)
+        for g in range(geo.groups):
+            _multiply_patches(
+                dy, g * K, K, mask, panels[g], C, _tap_grid(du, dv), grid, no_bias, False, dx, g * C, place, None
+            )
+    return dx
+
+
+# --- backward weight ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _gradients(
+    team, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares, k_blocks, run_blocks,
+    starts, width, scratch, dy_size, totals, sums,
+):  # fmt: skip
+    """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
+
+    One job a share, a block of output channels and a block of runs.
+    """
+    own = scratch[member(team)]
+    block, lines = own[:dy_size], own[dy_size:]
+    P, Q, u_stride, u_origin, v_stride, v_origin = grid
+    units = x_shape[0] * row_blocks
+    for job in jobs(team):
+        part, rest = divmod(job, k_blocks * run_blocks)
+        k_part, run_part = divmod(rest, run_blocks)
+        low, high = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
+        first_unit = part * units // shares
+        for unit in range(first_unit, (part + 1) * units // shares):
+            n, row_block = divmod(unit, row_blocks)
+            first, last = row_block * P // row_blocks, (row_block + 1) * P // row_blocks
+            _fill_lines(
+                dy, dy_shape, k0 + low, high - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
+            )
+            if run_part == 0:
+                for i in range((last - first) * Q):
+                    for k in range(high - low):
+                        sums[part, low + k] += block[i * (high - low) + k]
+            for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks):
+                du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
+                columns, wide = (Q - 1) * v_stride + taps, -(-taps * C // width) * width
+                _fill_lines(
+                    x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du, (last - first - 1) * u_stride + 1,
+                    v_origin + dv, columns, lines,
+                )  # fmt: skip
+                for j in range(0, wide, width):
+                    product(
+                        high - low, width, block, 0, 1, high - low, Q * (high - low),
+                        lines, j, v_stride * C, u_stride * columns * C,
+                        totals[part], starts[t] + low * wide + j, wide, Q, last - first, int(unit > first_unit),
+                    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _add_shares(team, totals, runs, starts, C, width, dw, K, depth):
+    """dw[k, (run, j)] = the sum over the shares, in order."""
+    for job in jobs(team):
+        first, last = share(team, job, K)
+        for k in range(first, last):
+            done = 0
+            for t in range(len(runs)):
+                count = runs[t, 2] * C
+                wide = -(-count // width) * width
+                copy_run(totals[0], starts[t] + k * wide, dw, k * depth + done, count)
+                for part in range(1, len(totals)):
+                    add_run(totals[part], starts[t] + k * wide, dw, k * depth + done, count)
+                done += count
+
+
+def backward_weight(geo, dy, mask, x):
+    """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+    C, K, depth = geo.C // geo.groups, geo.K // geo.groups, geo.R * geo.S * (geo.C // geo.groups)
+    runs = _runs(_tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation)
+    grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
+    width = panel_width(int(runs[0, 2]) * C, x.dtype)
+    wide = [-(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
+    starts = np.cumsum([0, *wide[:-1]])
+    columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
+    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1)
+    row_blocks = -(-geo.P // rows)
+    k_blocks, run_blocks = -(-K // 48), len(runs) if depth >= 512 else 1
+    shares = max(1, min(JOBS // (k_blocks * run_blocks), geo.N * row_blocks))
+    dy_size = rows * geo.Q * -(-K // k_blocks)
+    lines_size = ((rows - 1) * geo.stride[0] + 1) * columns * C + width
+    scratch = memory.empty((settings.threads, dy_size + lines_size), x.dtype)
+    dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
+    db = np.empty(geo.K, x.dtype)
+    for g in range(geo.groups):
+        own = slice(g * K, (g + 1) * K)
+        totals, sums = memory.empty((shares, sum(wide)), x.dtype), np.zeros((shares, K))
+        if geo.N == 0:
+            totals[...] = 0
+        run(
+            _gradients, shares * k_blocks * run_blocks, x.reshape(-1), x.shape, g * C, C, dy.reshape(-1), dy.shape, g * K, K,
+            *_bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, scratch, dy_size, totals, sums,
+        )  # fmt: skip
+        run(_add_shares, min(K, JOBS), totals, runs, starts, C, width, dw[own].reshape(-1), K, depth)
+        db[own] = sums.sum(axis=0)
+    return dw, db

@@ -1,0 +1,66 @@
+"""The ladder of convolution algorithms, and which rung a shape takes: the only place where that is decided.
+
+| rung | idea | for |
+|---|---|---|
+| direct | the definition's loops | everything; keeps each NaN to the outputs that depend on it |
+| gemm | implicit GEMM: overlapping rows of a small buffer times panels of weights | everything |
+| taps | one product a tap, weights read once where they lie, no work on padding | more weights than pixels |
+| winograd2 | F(2x2, 3x3): 2.25 times fewer multiplications | 3x3 of stride 1, whole vectors of channels |
+| winograd4 | F(4x4, 3x3): 4 times fewer | the same |
+
+`settings.convolution` overrides the choice: "exact" leaves out Winograd, whose sums round a little more; a rung's name takes
+that rung wherever it can compute the shape. Each rung is a module or object with `supports`, and for each direction a
+function on channels-last arrays; `forward_weights` and `backward_input_weights` bring the weights into its form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..geometry import Conv2dGeometry
+from ..settings import settings
+from . import direct, gemm, taps
+from .winograd import Winograd
+
+RUNGS: dict[str, Any] = {
+    "direct": direct,
+    "gemm": gemm,
+    "taps": taps,
+    "winograd2": Winograd(2),
+    "winograd4": Winograd(4),
+}
+DIRECTIONS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
+
+
+def _tiles(geo: Conv2dGeometry, m: int) -> int:
+    return geo.N * -(-geo.P // m) * -(-geo.Q // m)
+
+
+def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
+    """The fastest rung that sums directly: taps where the weights outweigh the pixels, else gemm."""
+    pixels = geo.N * max(geo.P * geo.Q, geo.H * geo.W)
+    outweighed = geo.K * geo.C * geo.R * geo.S >= 1 << 18 and pixels <= 512
+    return "taps" if outweighed and taps.supports(geo, dtype) else "gemm"
+
+
+def choose(op: str, geo: Conv2dGeometry, dtype: np.dtype | type, constant: bool = True) -> str:
+    """The rung that `op`, one of DIRECTIONS, takes for a convolution of this geometry.
+
+    `constant`: the weights do not change, so that their transform is made once and costs nothing.
+    """
+    wanted = settings.convolution
+    if wanted in RUNGS:
+        return wanted if RUNGS[wanted].supports(geo, dtype) else _exact(geo, dtype)
+    winograd = RUNGS["winograd4"]
+    if wanted == "exact" or not winograd.supports(geo, dtype):
+        return _exact(geo, dtype)
+    if op != "conv2d_backward_weight" and not constant and _transform_outweighs(geo):
+        return _exact(geo, dtype)
+    return "winograd4"
+
+
+def _transform_outweighs(geo: Conv2dGeometry) -> bool:
+    """Whether making U costs more than F(4x4, 3x3) saves: with few tiles, where each weight is used a few times only."""
+    return _tiles(geo, 4) < 24 and geo.C * geo.K >= 1 << 16

@@ -1,0 +1,268 @@
+"""Convolutions with more weights than pixels, tap by tap, the weights read once, where they lie.
+
+fc6 of an FCN over VGG16 has 103 million weights (411 MB) and, on a small image, a few dozen pixels: packing or
+transposing its weights would cost more than the arithmetic. Here each tap (r, s) of the window is a matrix product of its
+own, over just the pixels whose tap falls inside the image; on a 6 x 8 map that is 56 % of fc6's dense work.
+
+    forward          y^T [K, pixels]  +=  w[:, r, s, :] [K, C]  x  x^T [C, pixels moved by (r, s)]     one job some K
+    backward input   dx [pixels, C]   +=  dy [pixels, K]  x  w[:, r, s, :] [K, C]                      one job some K: shares
+    backward weight  dw[:, r, s, :]    =  dy^T [K, pixels]  x  x [pixels moved by (r, s), C]           one job some K
+
+Weights are [K, R, S, C] in memory, so every job reads (or writes) one contiguous piece of them. The shares of the backward
+pass for the input are added in order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .. import memory
+from ..settings import settings
+from .microkernel import VECTORS, product
+from .runs import add_run, copy_masked_run, copy_run, finish_run
+from .threads import jobs, member, run, share
+from .vectors import VECTOR_BYTES, lanes_of
+
+WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
+SHARE = 128  # output channels of a job of the backward pass for the input
+
+
+def supports(geo, dtype) -> bool:
+    """No groups; channels that fill whole vectors."""
+    return geo.groups == 1 and geo.C % lanes_of(dtype) == 0
+
+
+def _rectangles(geo) -> np.ndarray:
+    """[tap, (p0, p1, q0, q1)]: the output pixels whose tap falls inside the image."""
+
+    def inside(size: int, out: int, stride: int, padding: int, offset: int) -> tuple[int, int]:
+        pixels = [u for u in range(out) if 0 <= u * stride - padding + offset < size]
+        return (pixels[0], pixels[-1] + 1) if pixels else (0, 0)
+
+    (sh, sw), (ph, pw), (dh, dw) = geo.stride, geo.padding, geo.dilation
+    rows = [inside(geo.H, geo.P, sh, ph, r * dh) for r in range(geo.R)]
+    columns = [inside(geo.W, geo.Q, sw, pw, s * dw) for s in range(geo.S)]
+    return np.array([[*p, *q] for p in rows for q in columns], np.int64)
+
+
+def _window(geo) -> tuple[int, ...]:
+    """(H, W, P, Q, S, stride, padding, dilation), what the kernels need to place a tap."""
+    return (geo.H, geo.W, geo.P, geo.Q, geo.S, *geo.stride, *geo.padding, *geo.dilation)
+
+
+@njit(cache=True, nogil=True)
+def _met(window, tap, p, q):
+    """(h, w) of the input pixel that the tap of the output pixel (p, q) meets."""
+    _, _, _, _, S, sh, sw, ph, pw, dh, dw = window
+    r, s = divmod(tap, S)
+    return p * sh - ph + r * dh, q * sw - pw + s * dw
+
+
+@njit(cache=True, nogil=True)
+def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches):
+    """patches[starts[tap] + c wide[tap] + j] = x at the j-th pixel of the tap's rectangle; zeros up to wide. One job a tap."""
+    H, W = window[0], window[1]
+    for tap in jobs(team):
+        p0, p1, q0, q1 = rectangles[tap]
+        for c in range(C):
+            j = starts[tap] + c * wide[tap]
+            end = j + wide[tap]
+            for n in range(N):
+                for p in range(p0, p1):
+                    h, w = _met(window, tap, p, q0)
+                    place = ((n * H + h) * W + w) * C + c
+                    for _ in range(q0, q1):
+                        patches[j] = x[place]
+                        place += C * window[6]
+                        j += 1
+            while j < end:
+                patches[j] = 0
+                j += 1
+
+
+@njit(cache=True, nogil=True)
+def _forward(
+    team, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, scratch, bias, relu, y, mask, mask_row
+):  # fmt: skip
+    """One job a block of output channels."""
+    own = scratch[member(team)]
+    P, Q, taps = window[2], window[3], len(rectangles)
+    pixels, widest = N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
+    for job in jobs(team):
+        k0, k1 = 8 * (job * (K // 8) // blocks), K if job == blocks - 1 else 8 * ((job + 1) * (K // 8) // blocks)
+        count = k1 - k0
+        total, part, line = own[: count * pixels], own[count * pixels : count * (pixels + most)], own[len(own) - count :]
+        total[:] = 0
+        for tap in range(taps):
+            p0, p1, q0, q1 = rectangles[tap]
+            width = wide[tap]
+            column = 0
+            while column < width:
+                panel = min(width - column, widest)
+                product(
+                    count, panel, w, (k0 * taps + tap) * C, taps * C, 1, 0, patches, starts[tap] + column, width, 0,
+                    part, column, width, C, 1, 0,
+                )  # fmt: skip
+                column += panel
+            if width == 0:
+                continue
+            for k in range(count):
+                j = k * width
+                for n in range(N):
+                    for p in range(p0, p1):
+                        add_run(part, j, total, k * pixels + (n * P + p) * Q + q0, q1 - q0)
+                        j += q1 - q0
+        for pixel in range(pixels):
+            for k in range(count):
+                line[k] = total[k * pixels + pixel]
+            finish_run(line, 0, bias, k0, relu, y, pixel * K + k0, mask, pixel * mask_row + k0, count)
+
+
+def _bits(mask) -> tuple:
+    return (np.zeros(1, np.uint8), 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
+
+
+def forward_weights(geo, w):
+    """Nothing to prepare: the weights are used as they are."""
+    return w
+
+
+def forward(geo, x, w, bias, relu):
+    """(y [N, P, Q, K], mask of its ReLU or None)."""
+    lanes, rectangles = lanes_of(x.dtype), _rectangles(geo)
+    valid = (rectangles[:, 1] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 2]) * geo.N
+    wide = -(-valid // lanes) * lanes
+    starts = np.cumsum([0, *(wide[:-1] * geo.C)])
+    patches = memory.empty((max(int(wide.sum()) * geo.C, 1),), x.dtype)
+    window = _window(geo)
+    run(_transposed_patches, len(rectangles), x.reshape(-1), geo.N, geo.C, window, rectangles, starts, wide, patches)
+    y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
+    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    rows = max(8, WEIGHTS // geo.C // 8 * 8)
+    blocks = max(1, -(-geo.K // rows))
+    most, pixels = int(wide.max()), geo.N * geo.P * geo.Q
+    largest = rows + 8
+    scratch = memory.empty((settings.threads, largest * (pixels + most + 1)), x.dtype)
+    out_bits, out_row, _ = _bits(mask)
+    run(
+        _forward, blocks, w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most, patches, blocks,
+        scratch, bias, int(relu), y.reshape(-1), out_bits, out_row,
+    )  # fmt: skip
+    return y, mask
+
+
+@njit(cache=True, nogil=True)
+def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
+    """block [pixels, k1 - k0] = dy where the mask lets it pass."""
+    for pixel in range(pixels):
+        place, bit = pixel * K + k0, pixel * mask_row + k0
+        copy_masked_run(dy, place, mask, bit, masked, block, pixel * (k1 - k0), k1 - k0)
+
+
+@njit(cache=True, nogil=True)
+def _backward_input(team, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, scratch, parts):
+    """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share."""
+    own = scratch[member(team)]
+    H, W, P, Q = window[:4]
+    taps, pixels, lanes, widest = len(rectangles), N * P * Q, VECTOR_BYTES // w.itemsize, VECTORS * VECTOR_BYTES // w.itemsize
+    for job in jobs(team):
+        k0, k1 = share(team, job, K)
+        count, part = k1 - k0, parts[job]
+        part[:] = 0
+        block, weights = own[: pixels * count], own[pixels * count :]
+        _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block)
+        for tap in range(taps):
+            p0, p1, q0, q1 = rectangles[tap]
+            if p1 == p0 or q1 == q0:
+                continue
+            for k in range(count):
+                copy_run(w, ((k0 + k) * taps + tap) * C, weights, k * C, C)
+            column = 0
+            while column < C:
+                panel = min(C - column, widest)
+                for n in range(N):
+                    for p in range(p0, p1):
+                        h, first = _met(window, tap, p, q0)
+                        product(
+                            q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0, weights, column, C, 0,
+                            part, ((n * H + h) * W + first) * C + column, C * window[6], count, 1, 1,
+                        )  # fmt: skip
+                column += panel
+
+
+@njit(cache=True, nogil=True)
+def _add_parts(team, parts, total):
+    """total = the sum of the parts, in order."""
+    for job in jobs(team):
+        first, last = share(team, job, total.size)
+        copy_run(parts[0], first, total, first, last - first)
+        for i in range(1, len(parts)):
+            add_run(parts[i], first, total, first, last - first)
+
+
+def backward_input_weights(geo, w):
+    """Nothing to prepare: the weights are used as they are."""
+    return w
+
+
+def backward_input(geo, dy, mask, w):
+    """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
+    pixels, shares = geo.N * geo.P * geo.Q, max(1, -(-geo.K // SHARE))
+    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    parts = memory.empty((shares, dx.size), dy.dtype)
+    most = -(-geo.K // shares)
+    scratch = memory.empty((settings.threads, most * (pixels + geo.C)), dy.dtype)
+    run(
+        _backward_input, shares, dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
+        *_bits(mask), scratch, parts,
+    )  # fmt: skip
+    run(_add_parts, 8, parts, dx.reshape(-1))
+    return dx
+
+
+@njit(cache=True, nogil=True)
+def _backward_weight(team, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, scratch, dw, db):
+    """One job a block of output channels."""
+    own = scratch[member(team)]
+    H, W, P, Q = window[:4]
+    taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // x.itemsize
+    for job in jobs(team):
+        k0, k1 = share(team, job, K)
+        count = k1 - k0
+        _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, own)
+        for k in range(count):
+            total = 0.0
+            for pixel in range(pixels):
+                total += own[pixel * count + k]
+            db[k0 + k] = total
+        for tap in range(taps):
+            p0, p1, q0, q1 = rectangles[tap]
+            column = 0
+            while column < C:
+                panel, place = min(C - column, widest), (k0 * taps + tap) * C + column
+                if p1 == p0 or q1 == q0 or N == 0:
+                    for k in range(count):
+                        for j in range(panel):
+                            dw[place + k * taps * C + j] = 0
+                for n in range(N):
+                    if p1 > p0 and q1 > q0:
+                        h, first = _met(window, tap, p0, q0)
+                        product(
+                            count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
+                            x, ((n * H + h) * W + first) * C + column, C * window[6], W * C * window[5],
+                            dw, place, taps * C, q1 - q0, p1 - p0, int(n > 0),
+                        )  # fmt: skip
+                column += panel
+
+
+def backward_weight(geo, dy, mask, x):
+    """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+    pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // 24))
+    dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), memory.empty((geo.K,), x.dtype)
+    scratch = memory.empty((settings.threads, -(-geo.K // blocks) * pixels), x.dtype)
+    run(
+        _backward_weight, blocks, dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
+        *_bits(mask), scratch, dw.reshape(-1), db,
+    )  # fmt: skip
+    return dw, db
