@@ -9,11 +9,14 @@ class ShapeError(ValueError):
     """Shapes, windows, dtypes or labels that do not fit together; the message names the values and the rule."""
 
 
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
 def same_dtype(**arrays) -> None:
     """Raise unless all arrays are float32, or all are float64; None is skipped."""
-    dtypes = {name: str(array.dtype) for name, array in arrays.items() if array is not None}
-    if len(set(dtypes.values())) != 1 or not set(dtypes.values()) <= {"float32", "float64"}:
-        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    dtypes = {array.dtype for array in arrays.values() if array is not None}
+    if len(dtypes) != 1 or not dtypes <= FLOATS:
+        listed = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items() if array is not None)
         raise ShapeError(f"arrays must all be float32 or all be float64, got {listed}")
 
 

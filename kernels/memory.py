@@ -131,5 +131,11 @@ class Pool:
             self._idle = 0
 
 
+def padded(count: int, dtype: np.dtype | type) -> int:
+    """`count` elements rounded up to whole cache lines."""
+    line = LINE // np.dtype(dtype).itemsize
+    return -(-count // line) * line
+
+
 pool = Pool()
 empty, usage, reset_peak, release = pool.empty, pool.usage, pool.reset_peak, pool.release

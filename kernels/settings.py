@@ -17,7 +17,7 @@ from typing import Any
 # A rung of the ladder in `kernels.cpu.dispatch`, or one of two policies: the fastest for each shape, or the fastest
 # of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
-RUNGS = ("direct", "gemm", "taps", "winograd2", "winograd4")
+RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
 
 
 class SettingError(ValueError):

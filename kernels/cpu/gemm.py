@@ -23,16 +23,18 @@ import numpy as np
 from numba import njit
 
 from .. import memory
-from ..settings import settings
 from .microkernel import panel_width, product
-from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_run
+from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
+from .threads import jobs, member, run, scratch, share
 from .tiles import transpose
-from .threads import jobs, member, run, share
 from .vectors import lanes_of
 
 PIXELS = 96  # output pixels of a job: each weight loaded from memory is used this often
+FEW = 1 << 12  # elements of a panel that stays in the first-level cache: then a job may take more pixels,
+MORE = 512  # this many, and copies fewer lines twice
 BUFFER = 1 << 17  # floats that a job's input lines may take
 PANEL = 1 << 16  # floats of a panel of weights that is multiplied in one go; longer ones run by run
+NO_MASK = np.zeros(1, np.uint8)
 JOBS = 16  # jobs that a small problem is split into at least
 
 
@@ -120,12 +122,11 @@ def _multiply(
             _multiply_rows(lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
             k = panel * width
             for i in range(count):
-                for j in range(Q):
-                    pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + j * w_stride + w_origin
-                    finish_run(
-                        total, (i * Q + j) * width, bias, k, relu, out, pixel * channels + k0 + k,
-                        out_mask, pixel * out_mask_row + k0 + k, min(width, K - k),
-                    )  # fmt: skip
+                pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + w_origin
+                finish_rows(
+                    total, i * Q * width, width, bias, k, relu, out, pixel * channels + k0 + k, w_stride * channels,
+                    out_mask, pixel * out_mask_row + k0 + k, w_stride * out_mask_row, Q, min(width, K - k),
+                )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -191,15 +192,15 @@ def _extent(runs: np.ndarray) -> tuple[int, int, int, int]:
     return du, dv, int(runs[:, 0].max()) - du + 1, int((runs[:, 1] + runs[:, 2]).max()) - dv
 
 
-def _rows_of_a_job(Q: int, columns: int, C: int, u_stride: int, high: int) -> int:
-    """Output rows of a job: about PIXELS pixels, whose lines fit the buffer."""
+def _rows_of_a_job(Q: int, columns: int, C: int, u_stride: int, high: int, panel: int) -> int:
+    """Output rows of a job: about PIXELS pixels, or MORE, whose lines fit the buffer."""
     fitting = (BUFFER // (columns * C) - high) // u_stride + 1
-    return max(1, min(-(-PIXELS // Q), fitting))
+    return max(1, min(-(-(MORE if panel <= FEW else PIXELS) // Q), fitting))
 
 
-def _bits(mask: np.ndarray | None) -> tuple[np.ndarray, int, int]:
+def bits(mask: np.ndarray | None) -> tuple[np.ndarray, int, int]:
     """(mask bytes, bits a pixel, whether there is a mask)."""
-    return (np.zeros(1, np.uint8), 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
+    return (NO_MASK, 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
 
 
 def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, bias, relu, out, k0, place, out_mask):
@@ -208,16 +209,18 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, 
     extent, N = _extent(runs), source.shape[0]
     rows, Q, u_stride, _, v_stride, _ = grid
     columns = (Q - 1) * v_stride + extent[3]
-    row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2]))
+    row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2], panels[0].size))
     count = -(-rows // row_blocks)
     splits = max(1, min(len(panels), JOBS // max(N * row_blocks, 1)))
+    if out_mask is not None and k0 % 8:
+        splits = 1  # panels share bytes of the mask
     width = panels.shape[2]
-    lines_size = ((count - 1) * u_stride + extent[2]) * columns * inputs
-    scratch = memory.empty((settings.threads, lines_size + count * Q * width), source.dtype)
-    out_bits, out_mask_row, _ = _bits(out_mask)
+    lines_size = memory.padded(((count - 1) * u_stride + extent[2]) * columns * inputs, source.dtype)
+    room = scratch(lines_size + count * Q * width, source.dtype)
+    out_bits, out_mask_row, _ = bits(out_mask)
     run(
-        _multiply, N * row_blocks * splits, source.reshape(-1), source.shape, c0, inputs, *_bits(mask), runs, grid, extent,
-        row_blocks, splits, panels, scratch, lines_size, bias, int(relu), out.reshape(-1), out.shape, k0, outputs, place,
+        _multiply, N * row_blocks * splits, source.reshape(-1), source.shape, c0, inputs, *bits(mask), runs, grid, extent,
+        row_blocks, splits, panels, room, lines_size, bias, int(relu), out.reshape(-1), out.shape, k0, outputs, place,
         out_bits, out_mask_row,
     )  # fmt: skip
 
@@ -323,11 +326,12 @@ def backward_input(geo, dy, mask, weights):
 @njit(cache=True, nogil=True)
 def _gradients(
     team, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares, k_blocks, run_blocks,
-    starts, width, scratch, dy_size, totals, sums,
+    starts, width, turned, scratch, dy_size, totals, sums,
 ):  # fmt: skip
     """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
 
-    One job a share, a block of output channels and a block of runs.
+    One job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there are
+    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)].
     """
     own = scratch[member(team)]
     block, lines = own[:dy_size], own[dy_size:]
@@ -337,25 +341,37 @@ def _gradients(
         part, rest = divmod(job, k_blocks * run_blocks)
         k_part, run_part = divmod(rest, run_blocks)
         low, high = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
+        row = -(-K // width) * width if turned else high - low
         first_unit = part * units // shares
         for unit in range(first_unit, (part + 1) * units // shares):
             n, row_block = divmod(unit, row_blocks)
             first, last = row_block * P // row_blocks, (row_block + 1) * P // row_blocks
-            _fill_lines(
-                dy, dy_shape, k0 + low, high - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
-            )
-            if run_part == 0:
+            if row == high - low:
+                _fill_lines(
+                    dy, dy_shape, k0 + low, high - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
+                )
+            else:
                 for i in range((last - first) * Q):
-                    for k in range(high - low):
-                        sums[part, low + k] += block[i * (high - low) + k]
+                    pixel = (n * P + first) * Q + i
+                    place, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
+                    copy_masked_run(dy, place, mask, bit, masked, block, i * row, K)
+                    clear_run(block, i * row + K, row - K)
+            if run_part == 0:
+                sum_rows(block, 0, row, (last - first) * Q, high - low, sums[part, low:])
             for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks):
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
-                columns, wide = (Q - 1) * v_stride + taps, -(-taps * C // width) * width
+                columns, wide = (Q - 1) * v_stride + taps, row if turned else -(-taps * C // width) * width
                 _fill_lines(
                     x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du, (last - first - 1) * u_stride + 1,
                     v_origin + dv, columns, lines,
                 )  # fmt: skip
                 for j in range(0, wide, width):
+                    if turned:
+                        product(
+                            taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C, block, j, row, Q * row,
+                            totals[part], starts[t] + j, row, Q, last - first, int(unit > first_unit),
+                        )  # fmt: skip
+                        continue
                     product(
                         high - low, width, block, 0, 1, high - low, Q * (high - low),
                         lines, j, v_stride * C, u_stride * columns * C,
@@ -364,7 +380,7 @@ def _gradients(
 
 
 @njit(cache=True, nogil=True)
-def _add_shares(team, totals, runs, starts, C, width, dw, K, depth):
+def _add_shares(team, totals, runs, starts, C, width, turned, dw, K, depth):
     """dw[k, (run, j)] = the sum over the shares, in order."""
     for job in jobs(team):
         first, last = share(team, job, K)
@@ -372,40 +388,52 @@ def _add_shares(team, totals, runs, starts, C, width, dw, K, depth):
             done = 0
             for t in range(len(runs)):
                 count = runs[t, 2] * C
-                wide = -(-count // width) * width
-                copy_run(totals[0], starts[t] + k * wide, dw, k * depth + done, count)
-                for part in range(1, len(totals)):
-                    add_run(totals[part], starts[t] + k * wide, dw, k * depth + done, count)
+                if turned:
+                    row = -(-K // width) * width
+                    for j in range(count):
+                        total = totals[0, starts[t] + j * row + k]
+                        for part in range(1, len(totals)):
+                            total += totals[part, starts[t] + j * row + k]
+                        dw[k * depth + done + j] = total
+                else:
+                    wide = -(-count // width) * width
+                    copy_run(totals[0], starts[t] + k * wide, dw, k * depth + done, count)
+                    for part in range(1, len(totals)):
+                        add_run(totals[part], starts[t] + k * wide, dw, k * depth + done, count)
                 done += count
 
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    C, K, depth = geo.C // geo.groups, geo.K // geo.groups, geo.R * geo.S * (geo.C // geo.groups)
+    C, K, depth, lanes = geo.C // geo.groups, geo.K // geo.groups, geo.R * geo.S * (geo.C // geo.groups), lanes_of(x.dtype)
     runs = _runs(_tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation)
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
-    width = panel_width(int(runs[0, 2]) * C, x.dtype)
-    wide = [-(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
-    starts = np.cumsum([0, *wide[:-1]])
+    longest = int(runs[:, 2].max()) * C
+    turned = longest * -(-K // lanes) < K * -(-longest // lanes)  # which of the two leaves fewer lanes empty
+    width = panel_width(K if turned else longest, x.dtype)
+    across = -(-K // width) * width
+    sizes = [int(taps) * C * across if turned else -(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
+    starts = np.cumsum([0, *sizes[:-1]])
     columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
-    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1)
+    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1, longest * across)
     row_blocks = -(-geo.P // rows)
-    k_blocks, run_blocks = -(-K // 48), len(runs) if depth >= 512 else 1
+    k_blocks, run_blocks = 1 if turned else -(-K // 48), len(runs) if depth >= 512 else 1
     shares = max(1, min(JOBS // (k_blocks * run_blocks), geo.N * row_blocks))
-    dy_size = rows * geo.Q * -(-K // k_blocks)
+    dy_size = memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
     lines_size = ((rows - 1) * geo.stride[0] + 1) * columns * C + width
-    scratch = memory.empty((settings.threads, dy_size + lines_size), x.dtype)
+    room = scratch(dy_size + lines_size, x.dtype)
     dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
     db = np.empty(geo.K, x.dtype)
     for g in range(geo.groups):
         own = slice(g * K, (g + 1) * K)
-        totals, sums = memory.empty((shares, sum(wide)), x.dtype), np.zeros((shares, K))
+        totals, sums = memory.empty((shares, memory.padded(sum(sizes), x.dtype)), x.dtype), np.zeros((shares, K))
         if geo.N == 0:
             totals[...] = 0
         run(
             _gradients, shares * k_blocks * run_blocks, x.reshape(-1), x.shape, g * C, C, dy.reshape(-1), dy.shape, g * K, K,
-            *_bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, scratch, dy_size, totals, sums,
+            *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, int(turned), room, dy_size,
+            totals, sums,
         )  # fmt: skip
-        run(_add_shares, min(K, JOBS), totals, runs, starts, C, width, dw[own].reshape(-1), K, depth)
+        run(_add_shares, min(K, JOBS), totals, runs, starts, C, width, int(turned), dw[own].reshape(-1), K, depth)
         db[own] = sums.sum(axis=0)
     return dw, db

@@ -4,6 +4,7 @@
 |---|---|---|
 | direct | the definition's loops | everything; keeps each NaN to the outputs that depend on it |
 | gemm | implicit GEMM: overlapping rows of a small buffer times panels of weights | everything |
+| pointwise | one plain product, nothing gathered | 1x1 |
 | taps | one product a tap, weights read once where they lie, no work on padding | more weights than pixels |
 | winograd2 | F(2x2, 3x3): 2.25 times fewer multiplications | 3x3 of stride 1, whole vectors of channels |
 | winograd4 | F(4x4, 3x3): 4 times fewer | the same |
@@ -21,12 +22,13 @@ import numpy as np
 
 from ..geometry import Conv2dGeometry
 from ..settings import settings
-from . import direct, gemm, taps
+from . import direct, gemm, pointwise, taps
 from .winograd import Winograd
 
 RUNGS: dict[str, Any] = {
     "direct": direct,
     "gemm": gemm,
+    "pointwise": pointwise,
     "taps": taps,
     "winograd2": Winograd(2),
     "winograd4": Winograd(4),
@@ -39,10 +41,12 @@ def _tiles(geo: Conv2dGeometry, m: int) -> int:
 
 
 def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
-    """The fastest rung that sums directly: taps where the weights outweigh the pixels, else gemm."""
+    """The fastest rung that sums directly: taps where the weights outweigh the pixels."""
     pixels = geo.N * max(geo.P * geo.Q, geo.H * geo.W)
     outweighed = geo.K * geo.C * geo.R * geo.S >= 1 << 18 and pixels <= 512
-    return "taps" if outweighed and taps.supports(geo, dtype) else "gemm"
+    if outweighed and taps.supports(geo, dtype):
+        return "taps"
+    return "pointwise" if pointwise.supports(geo, dtype) else "gemm"
 
 
 def choose(op: str, geo: Conv2dGeometry, dtype: np.dtype | type, constant: bool = True) -> str:

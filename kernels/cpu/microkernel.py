@@ -20,8 +20,13 @@ from numba.extending import intrinsic
 
 from .vectors import REGISTERS, VECTOR_BYTES, Vectors, lanes_of
 
-BLOCKS = (6, 4, 2, 1)  # rows of a block, tried in this order
 VECTORS = 4 if REGISTERS == 32 else 2  # of a full panel
+
+
+def _block_rows(vectors: int) -> tuple[int, ...]:
+    """Rows of a block, to be tried in this order: a narrow panel leaves registers for more."""
+    longest = {1:12}.get(vectors) if REGISTERS == 32 else None
+    return (*([longest] if longest else []), 6, 4, 2, 1)
 
 
 def panel_width(columns: int, dtype) -> int:
@@ -103,7 +108,7 @@ def _panel(vectors: int):
         a, b, c = v.at(a, signature.args[1], a_start), v.at(b, signature.args[6], b_start), v.at(c, signature.args[10], c_start)
         steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
         done = cgutils.alloca_once_value(builder, v.index(0))
-        for size in BLOCKS:
+        for size in _block_rows(vectors):
             head, body, after = (builder.append_basic_block(f"{name}{size}") for name in ("head", "body", "after"))
             builder.branch(head)
             builder.position_at_end(head)

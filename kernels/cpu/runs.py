@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .tiles import copy_vector, finish_vector
+from .tiles import copy_vector, finish_part, finish_vectors
 from .vectors import VECTOR_BYTES
 
 
@@ -55,23 +55,36 @@ def copy_masked_run(source, source_start, mask, bit, masked, target, target_star
 
 
 @njit(cache=True, nogil=True)
-def finish_run(total, start, bias, b_start, relu, y, y_start, mask, bit, count):
-    """y = total + bias for a run of channels; with `relu`, max(., 0) and the bits of what it lets pass."""
-    lanes, i = VECTOR_BYTES // y.itemsize, 0
-    if bit % max(lanes, 8) == 0:
-        while count - i >= lanes:
-            finish_vector(total, start + i, bias, b_start + i, relu, y, y_start + i, mask, bit + i)
-            i += lanes
-    while i < count:
-        value = total[start + i] + bias[b_start + i]
-        if relu:
-            passes = not value <= 0  # NaN passes
-            place, one = (bit + i) >> 3, np.uint8(1 << ((bit + i) & 7))
-            if (bit + i) & 7 == 0:
-                mask[place] = 0
-            if passes:
-                mask[place] |= one
+def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, count):
+    """y = total + bias for `rows` runs of `count` channels; with `relu`, max(., 0) and the bits of what it lets pass."""
+    lanes, whole = VECTOR_BYTES // y.itemsize, 0
+    if bit % max(lanes, 8) == 0 and bit_row % 8 == 0:
+        whole = count // lanes * lanes
+    if whole:
+        finish_vectors(
+            total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, whole // lanes
+        )  # fmt: skip
+    for i in range(rows if whole < count else 0):
+        if not relu:
+            for k in range(whole, count, lanes):
+                finish_part(total, start + i * row + k, bias, b_start + k, y, y_start + i * y_row + k, min(lanes, count - k))
+            continue
+        for k in range(whole, count):
+            value, place = total[start + i * row + k] + bias[b_start + k], bit + i * bit_row + k
+            if place & 7 == 0:
+                mask[place >> 3] = 0
+            if not value <= 0:  # NaN passes
+                mask[place >> 3] |= np.uint8(1 << (place & 7))
             else:
                 value = y.dtype.type(0)
-        y[y_start + i] = value
-        i += 1
+            y[y_start + i * y_row + k] = value
+
+
+@njit(cache=True, nogil=True)
+def sum_rows(block, start, row, rows, count, sums):
+    """sums[k] += the sum over `rows` rows of block[start + i row + k], k < count; sums in float64."""
+    for k in range(count):
+        total = block.dtype.type(0)
+        for i in range(np.uintp(rows)):
+            total += block[np.uintp(start + k) + i * np.uintp(row)]
+        sums[k] += total

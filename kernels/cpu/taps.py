@@ -18,10 +18,10 @@ import numpy as np
 from numba import njit
 
 from .. import memory
-from ..settings import settings
+from .gemm import bits
 from .microkernel import VECTORS, product
-from .runs import add_run, copy_masked_run, copy_run, finish_run
-from .threads import jobs, member, run, share
+from .runs import add_run, copy_masked_run, copy_run, finish_rows, sum_rows
+from .threads import jobs, member, run, scratch, share
 from .vectors import VECTOR_BYTES, lanes_of
 
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
@@ -116,11 +116,7 @@ def _forward(
         for pixel in range(pixels):
             for k in range(count):
                 line[k] = total[k * pixels + pixel]
-            finish_run(line, 0, bias, k0, relu, y, pixel * K + k0, mask, pixel * mask_row + k0, count)
-
-
-def _bits(mask) -> tuple:
-    return (np.zeros(1, np.uint8), 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
+            finish_rows(line, 0, 0, bias, k0, relu, y, pixel * K + k0, 0, mask, pixel * mask_row + k0, 0, 1, count)
 
 
 def forward_weights(geo, w):
@@ -143,11 +139,11 @@ def forward(geo, x, w, bias, relu):
     blocks = max(1, -(-geo.K // rows))
     most, pixels = int(wide.max()), geo.N * geo.P * geo.Q
     largest = rows + 8
-    scratch = memory.empty((settings.threads, largest * (pixels + most + 1)), x.dtype)
-    out_bits, out_row, _ = _bits(mask)
+    room = scratch(largest * (pixels + most + 1), x.dtype)
+    out_bits, out_row, _ = bits(mask)
     run(
         _forward, blocks, w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most, patches, blocks,
-        scratch, bias, int(relu), y.reshape(-1), out_bits, out_row,
+        room, bias, int(relu), y.reshape(-1), out_bits, out_row,
     )  # fmt: skip
     return y, mask
 
@@ -165,7 +161,7 @@ def _backward_input(team, dy, w, N, C, K, window, rectangles, mask, mask_row, ma
     """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share."""
     own = scratch[member(team)]
     H, W, P, Q = window[:4]
-    taps, pixels, lanes, widest = len(rectangles), N * P * Q, VECTOR_BYTES // w.itemsize, VECTORS * VECTOR_BYTES // w.itemsize
+    taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         k0, k1 = share(team, job, K)
         count, part = k1 - k0, parts[job]
@@ -212,10 +208,10 @@ def backward_input(geo, dy, mask, w):
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     parts = memory.empty((shares, dx.size), dy.dtype)
     most = -(-geo.K // shares)
-    scratch = memory.empty((settings.threads, most * (pixels + geo.C)), dy.dtype)
+    room = scratch(most * (pixels + geo.C), dy.dtype)
     run(
         _backward_input, shares, dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
-        *_bits(mask), scratch, parts,
+        *bits(mask), room, parts,
     )  # fmt: skip
     run(_add_parts, 8, parts, dx.reshape(-1))
     return dx
@@ -231,11 +227,8 @@ def _backward_weight(team, dy, x, N, C, K, window, rectangles, mask, mask_row, m
         k0, k1 = share(team, job, K)
         count = k1 - k0
         _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, own)
-        for k in range(count):
-            total = 0.0
-            for pixel in range(pixels):
-                total += own[pixel * count + k]
-            db[k0 + k] = total
+        db[k0:k1] = 0
+        sum_rows(own, 0, count, pixels, count, db[k0:])
         for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
             column = 0
@@ -259,10 +252,10 @@ def _backward_weight(team, dy, x, N, C, K, window, rectangles, mask, mask_row, m
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // 24))
-    dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), memory.empty((geo.K,), x.dtype)
-    scratch = memory.empty((settings.threads, -(-geo.K // blocks) * pixels), x.dtype)
+    dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), np.empty(geo.K)
+    room = scratch(-(-geo.K // blocks) * pixels, x.dtype)
     run(
         _backward_weight, blocks, dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
-        *_bits(mask), scratch, dw.reshape(-1), db,
+        *bits(mask), room, dw.reshape(-1), db,
     )  # fmt: skip
-    return dw, db
+    return dw, db.astype(x.dtype)

@@ -24,6 +24,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .. import memory
 from ..settings import settings
 
 # A team is an int64 array; each of its counters has a cache line of its own.
@@ -162,6 +163,11 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
+    """Memory [member, at least `size`] for the threads of a team; each row starts on a cache line."""
+    return memory.empty((settings.threads, memory.padded(size, dtype)), dtype)
 
 
 def run(kernel: Callable, count: int, *arguments: Any) -> None:

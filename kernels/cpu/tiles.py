@@ -214,22 +214,47 @@ def copy_vector(typingctx, source, s_start, mask, bit, masked, target, t_start):
 
 
 @intrinsic
-def finish_vector(typingctx, total, start, bias, b_start, relu, y, y_start, mask, bit):
-    """y = total + bias, one vector; with `relu`, max(., 0) and its mask."""
+def finish_vectors(
+    typingctx, total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, vectors
+):  # fmt: skip
+    """y = total + bias for `rows` rows of `vectors` vectors; with `relu`, max(., 0) and its mask."""
 
     def generate(context, builder, signature, args):
-        total, start, bias, b_start, relu, y, y_start, mask, bit = args
+        total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, vectors = args
         v = Vectors(context, builder, signature.args[0].dtype)
-        value = builder.fadd(
-            v.load(v.at(total, signature.args[0], start), v.index(0)),
-            v.load(v.at(bias, signature.args[2], b_start), v.index(0)),
-        )
-        place, first_bit = v.at(y, signature.args[5], y_start), v.at(mask, signature.args[7], v.index(0))
-        _finish(v, value, builder.icmp_signed("!=", relu, v.index(0)), place, v.index(0), first_bit, bit)
+        source, added = v.at(total, signature.args[0], start), v.at(bias, signature.args[3], b_start)
+        target, first_bit = v.at(y, signature.args[6], y_start), v.at(mask, signature.args[9], v.index(0))
+        with cgutils.for_range(builder, rows) as line:
+            here, there = builder.mul(line.index, row), builder.mul(line.index, y_row)
+            bit_here = builder.add(bit, builder.mul(line.index, bit_row))
+            with cgutils.for_range(builder, vectors) as one:
+                k = builder.mul(one.index, v.index(v.lanes))
+                value = builder.fadd(v.load(source, builder.add(here, k)), v.load(added, k))
+                with_relu = builder.icmp_signed("!=", relu, v.index(0))
+                _finish(v, value, with_relu, target, builder.add(there, k), first_bit, builder.add(bit_here, k))
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(total, n, bias, n, n, y, n, mask, n), generate
+    return types.void(total, n, n, bias, n, n, y, n, n, mask, n, n, n, n), generate
+
+
+@intrinsic
+def finish_part(typingctx, total, start, bias, b_start, y, y_start, count):
+    """y = total + bias, the first `count` lanes of a vector."""
+
+    def generate(context, builder, signature, args):
+        total, start, bias, b_start, y, y_start, count = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        active, zero = v.active(count), v.index(0)
+        value = builder.fadd(
+            v.load_part(v.at(total, signature.args[0], start), zero, active),
+            v.load_part(v.at(bias, signature.args[2], b_start), zero, active),
+        )
+        v.store_part(value, v.at(y, signature.args[4], y_start), zero, active)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(total, n, bias, n, y, n, n), generate
 
 
 @intrinsic

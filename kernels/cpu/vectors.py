@@ -102,6 +102,32 @@ class Vectors:
                 total = self.multiply_add(self.constant(factor), vector, total)
         return total
 
+    # --- the first few lanes only ---
+
+    def active(self, count):
+        """Which lanes are below `count`."""
+        index = ir.IntType(64)
+        lanes = ir.Constant(ir.VectorType(index, self.lanes), [ir.Constant(index, lane) for lane in range(self.lanes)])
+        one = self.builder.insert_element(ir.Constant(lanes.type, ir.Undefined), count, ir.Constant(self.int32, 0))
+        every_lane = ir.Constant(ir.VectorType(self.int32, self.lanes), [ir.Constant(self.int32, 0)] * self.lanes)
+        limit = self.builder.shuffle_vector(one, one, every_lane)
+        return self.builder.icmp_signed("<", lanes, limit)
+
+    def _masked(self, operation: str, result, arguments):
+        function = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"llvm.masked.{operation}.v{self.lanes}{self.element.intrinsic_name}.p0v{self.lanes}{self.element.intrinsic_name}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
+
+    def load_part(self, pointer, offset, active):
+        """0 in the lanes that are not active; their memory is not touched."""
+        place, align = self._vector_at(pointer, offset), ir.Constant(self.int32, self.align)
+        return self._masked("load", self.vector, [place, align, active, self.zero])
+
+    def store_part(self, value, pointer, offset, active) -> None:
+        """Only the active lanes."""
+        place, align = self._vector_at(pointer, offset), ir.Constant(self.int32, self.align)
+        self._masked("store", ir.VoidType(), [value, place, align, active])
+
     # --- masks: one bit a lane, in memory one byte for eight elements ---
 
     def load_mask(self, pointer, element):

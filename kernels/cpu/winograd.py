@@ -17,18 +17,24 @@ a fixed number of tiles, added in order: the same bits for any number of threads
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numba import njit
 
 from .. import memory
 from ..settings import settings
 from .microkernel import panel_width, product
-from .threads import jobs, member, run, share
+from .threads import jobs, member, run, scratch, share
 from .tiles import (
-    FILTER, FILTER_GRADIENT, GRADIENT, INPUT, MASKED,
-    clear_vector, copy_vector, transform, transform_output, transpose,
+    FILTER,
+    FILTER_GRADIENT,
+    GRADIENT,
+    INPUT,
+    MASKED,
+    clear_vector,
+    copy_vector,
+    transform,
+    transform_output,
+    transpose,
 )  # fmt: skip
 from .vectors import VECTOR_BYTES, lanes_of
 
@@ -166,16 +172,16 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
         blocks += blocks % 2
         count = -(-tiles // blocks)
         v_size = elements * (count * C + lanes)
-        scratch = memory.empty((settings.threads, v_size + elements * (count * width + lanes)), dtype)
-        run(_by_blocks, blocks, m, *flat, *where, tiles, u, width, scratch, v_size, *out)
+        room = scratch(v_size + elements * (count * width + lanes), dtype)
+        run(_by_blocks, blocks, m, *flat, *where, tiles, u, width, room, v_size, *out)
     else:
         step = tiles * C + lanes
         v = memory.empty((elements * step,), dtype)
-        buffers = memory.empty((settings.threads, elements * lanes), dtype)
+        buffers = scratch(elements * lanes, dtype)
         run(_inputs, min(tiles, 16), m, *flat, *where, tiles, v, step, buffers)
         blocks = -(-tiles // TILES)
-        scratch = memory.empty((settings.threads, elements * (-(-tiles // blocks) * width + lanes)), dtype)
-        run(_by_panels, K // width * blocks, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, *out)
+        room = scratch(elements * (-(-tiles // blocks) * width + lanes), dtype)
+        run(_by_panels, K // width * blocks, m, v, step, C, blocks, tiles, u, width, rows, columns, room, *out)
     return y, (y_mask if relu else None)
 
 
@@ -222,8 +228,8 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
     if turned:
         run(_backward_weights, min(K, 64), m, w.reshape(-1), K, C, u, width)
     else:
-        scratch = memory.empty((settings.threads, (m + 2) ** 2 * lanes * lanes), w.dtype)
-        run(_forward_weights, K // lanes, m, w.reshape(-1), K, C, u, width, scratch)
+        room = scratch((m + 2) ** 2 * lanes * lanes, w.dtype)
+        run(_forward_weights, K // lanes, m, w.reshape(-1), K, C, u, width, room)
     return u
 
 
@@ -238,7 +244,7 @@ def _inputs_and_gradients(
     own = scratch[member(team)]
     for job in jobs(team):
         start, end = share(team, job, tiles)
-        C, K, lanes = x_shape[3], dy_shape[3], VECTOR_BYTES // x.itemsize
+        C, K = x_shape[3], dy_shape[3]
         _transform_block(
             INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
             first + start, end - start, v[start * C :], v_step, own, own,
@@ -288,7 +294,7 @@ def _backward_weight(m, dy, mask, x, padding):
     s_step = -(-K // blocks) * width + lanes
     work = blocks * (C // width)
     s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
-    buffers = memory.empty((settings.threads, elements * lanes), dtype)
+    buffers = scratch(elements * lanes, dtype)
     dw = memory.empty((K, 3, 3, C), dtype)
     flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
     bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))

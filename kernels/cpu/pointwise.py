@@ -1,0 +1,147 @@
+"""1 x 1 convolutions: a pixel's channels are a row of a matrix already, and nothing is gathered, padded or skipped.
+
+    forward          y  [pixels, K]  =  x  [pixels, C]  x  w^T [C, K]
+    backward input   dx [pixels, C]  =  dy [pixels, K]  x  w [K, C]
+    backward weight  dw [K, C]       =  dy^T [K, pixels]  x  x [pixels, C]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .. import memory
+from . import gemm
+from .microkernel import panel_width, product
+from .runs import copy_masked_run, finish_rows, sum_rows
+from .threads import JOBS, jobs, member, run, scratch
+from .vectors import lanes_of
+
+PIXELS = 96  # of a job
+SMALL = 1 << 19  # multiplications that one thread does before others could help
+OUTPUTS = 24  # output channels of a job of the weight gradient
+
+
+def supports(geo, dtype) -> bool:
+    """One tap of stride 1 without padding or groups; input channels that fill whole vectors."""
+    plain = geo.stride == (1, 1) and geo.padding == (0, 0) and geo.groups == 1
+    return (geo.R, geo.S) == (1, 1) and plain and geo.C % lanes_of(dtype) == 0
+
+
+def _jobs(most: int, geo) -> int:
+    """`most`, or one where it is all done before a second thread has begun."""
+    return most if geo.N * geo.P * geo.Q * geo.C * geo.K > SMALL else 1
+
+
+forward_weights = gemm.forward_weights
+
+
+@njit(cache=True, nogil=True)
+def _forward(team, x, pixels, C, K, blocks, panels, scratch, bias, relu, y, mask, mask_row):
+    """One job a block of pixels and a panel of output channels."""
+    own = scratch[member(team)]
+    width, flat = panels.shape[2], panels.reshape(-1)
+    splits = team[JOBS] // blocks
+    unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
+    units = (len(panels) + unit - 1) // unit
+    for job in jobs(team):
+        split, block = divmod(job, blocks)
+        first, last = block * pixels // blocks, (block + 1) * pixels // blocks
+        for panel in range(split * units // splits * unit, min((split + 1) * units // splits * unit, len(panels))):
+            k = panel * width
+            product(last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0, own, 0, width, C, 1, 0)
+            finish_rows(
+                own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,
+                last - first, min(width, K - k),
+            )  # fmt: skip
+
+
+def forward(geo, x, weights, bias, relu):
+    """(y [N, P, Q, K], mask of its ReLU or None)."""
+    panels, pixels = weights[0], geo.N * geo.P * geo.Q
+    y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
+    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    blocks = _jobs(-(-pixels // PIXELS), geo)
+    splits = _jobs(min(len(panels), max(1, 8 // max(blocks, 1))), geo)
+    room = scratch(-(-pixels // max(blocks, 1)) * panels.shape[2], x.dtype)
+    bits, row, _ = gemm.bits(mask)
+    run(
+        _forward, blocks * splits, x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias, int(relu),
+        y.reshape(-1), bits, row,
+    )  # fmt: skip
+    return y, mask
+
+
+def backward_input_weights(geo, w):
+    """Nothing to prepare: the weights are used as they are."""
+    return w
+
+
+@njit(cache=True, nogil=True)
+def _backward_input(team, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, scratch, dx):
+    """One job a block of pixels and some panels of input channels."""
+    own = scratch[member(team)]
+    splits = team[JOBS] // blocks
+    panels = C // width
+    for job in jobs(team):
+        split, block = divmod(job, blocks)
+        first, last = block * pixels // blocks, (block + 1) * pixels // blocks
+        if masked:
+            for i in range(last - first):
+                copy_masked_run(dy, (first + i) * K, mask, (first + i) * mask_row, 1, own, i * K, K)
+        for panel in range(split * panels // splits, (split + 1) * panels // splits):
+            c, target = panel * width, first * C + panel * width
+            if masked:
+                product(last - first, width, own, 0, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
+            else:
+                product(last - first, width, dy, first * K, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
+
+
+def backward_input(geo, dy, mask, w):
+    """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
+    pixels, width = geo.N * geo.P * geo.Q, panel_width(geo.C, dy.dtype)
+    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    blocks = _jobs(-(-pixels // PIXELS), geo)
+    splits = _jobs(min(geo.C // width, max(1, 8 // max(blocks, 1))), geo)
+    room = scratch(1 if mask is None else -(-pixels // max(blocks, 1)) * geo.K, dy.dtype)
+    run(
+        _backward_input, blocks * splits, dy.reshape(-1), pixels, geo.K, geo.C, width, blocks, w.reshape(-1),
+        *gemm.bits(mask), room, dx.reshape(-1),
+    )  # fmt: skip
+    return dx
+
+
+@njit(cache=True, nogil=True)
+def _backward_weight(team, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, scratch, dw, db):
+    """One job a block of output channels and some panels of input channels."""
+    own = scratch[member(team)]
+    splits = team[JOBS] // blocks
+    panels = C // width
+    for job in jobs(team):
+        block, split = divmod(job, splits)
+        k0, k1 = block * K // blocks, (block + 1) * K // blocks
+        count = k1 - k0
+        for i in range(pixels):
+            copy_masked_run(dy, i * K + k0, mask, i * mask_row + k0, masked, own, i * count, count)
+        if split == 0:
+            sum_rows(own, 0, count, pixels, count, db[k0:])
+        for panel in range(split * panels // splits, (split + 1) * panels // splits):
+            c = panel * width
+            product(count, width, own, 0, 1, count, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
+
+
+def backward_weight(geo, dy, mask, x):
+    """(dw [K, 1, 1, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+    pixels, width = geo.N * geo.P * geo.Q, panel_width(geo.C, x.dtype)
+    dw, db = memory.empty((geo.K, 1, 1, geo.C), x.dtype), np.zeros(geo.K)
+    if pixels == 0:
+        dw[...] = 0
+        return dw, db.astype(x.dtype)
+    blocks = _jobs(-(-geo.K // OUTPUTS), geo)
+    splits = _jobs(min(geo.C // width, max(1, 8 // blocks)), geo)
+    room = scratch(pixels * -(-geo.K // blocks), x.dtype)
+    run(
+        _backward_weight, blocks * splits, dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width, blocks,
+        *gemm.bits(mask), room, dw.reshape(-1), db,
+    )  # fmt: skip
+    return dw, db.astype(x.dtype)
