@@ -24,6 +24,7 @@ from numba import njit
 
 from .. import memory
 from .microkernel import panel_width, product
+from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
 from .tiles import transpose
@@ -61,7 +62,7 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
 
 
 @njit(cache=True, nogil=True)
-def _multiply_rows(lines, columns, C, u_stride, v_stride, runs, rows, Q, panels, panel, total, origin):
+def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, panels, panel, total, origin):
     """total [rows Q, width] = the patches of `rows` output rows in `lines`, times one panel of weights."""
     depth, width = panels.shape[1], panels.shape[2]
     flat = panels.reshape(-1)
@@ -70,7 +71,7 @@ def _multiply_rows(lines, columns, C, u_stride, v_stride, runs, rows, Q, panels,
         for i in range(rows):
             start = ((i * u_stride + runs[0, 0] - origin[0]) * columns + runs[0, 1] - origin[1]) * C
             product(
-                Q, width, lines, start, v_stride * C, 1, runs[0, 3] * columns * C,
+                tools, Q, width, lines, start, v_stride * C, 1, runs[0, 3] * columns * C,
                 flat, panel * depth * width, width, taps * C * width,
                 total, i * Q * width, width, taps * C, len(runs), 0,
             )  # fmt: skip
@@ -81,7 +82,7 @@ def _multiply_rows(lines, columns, C, u_stride, v_stride, runs, rows, Q, panels,
         for i in range(rows):
             start = ((i * u_stride + du - origin[0]) * columns + dv - origin[1]) * C
             product(
-                Q, width, lines, start, v_stride * C, 1, 0, flat, (panel * depth + done) * width, width, 0,
+                tools, Q, width, lines, start, v_stride * C, 1, 0, flat, (panel * depth + done) * width, width, 0,
                 total, i * Q * width, width, taps * C, 1, int(t > 0),
             )  # fmt: skip
         done += taps * C
@@ -89,7 +90,7 @@ def _multiply_rows(lines, columns, C, u_stride, v_stride, runs, rows, Q, panels,
 
 @njit(cache=True, nogil=True)
 def _multiply(
-    team, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, scratch, lines_size,
+    team, tools, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, scratch, lines_size,
     bias, relu, out, out_shape, k0, K, place, out_mask, out_mask_row,
 ):  # fmt: skip
     """One job a block of output rows of an image and a share of the panels.
@@ -119,7 +120,7 @@ def _multiply(
         units = (len(panels) + unit - 1) // unit
         low, high_panel = split * units // splits * unit, (split + 1) * units // splits * unit
         for panel in range(low, min(high_panel, len(panels))):
-            _multiply_rows(lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
+            _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
             k = panel * width
             for i in range(count):
                 pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + w_origin
@@ -130,7 +131,7 @@ def _multiply(
 
 
 @njit(cache=True, nogil=True)
-def _pack_forward(team, w, K, depth, lanes, panels):
+def _pack_forward(team, tools, w, K, depth, lanes, panels):
     """panels[b, d, j] = w[(b width + j) depth + d]; 0 beyond the last output. One job `lanes` outputs."""
     width = panels.shape[2]
     flat = panels.reshape(-1)
@@ -140,7 +141,7 @@ def _pack_forward(team, w, K, depth, lanes, panels):
         whole = depth // lanes * lanes if outputs == lanes else 0
         base = panel * depth * width + start
         for d in range(0, whole, lanes):
-            transpose(w, job * lanes * depth + d, depth, flat, base + d * width, width)
+            transpose(tools, w, job * lanes * depth + d, depth, flat, base + d * width, width)
         for d in range(whole, depth):
             for j in range(lanes):
                 flat[base + d * width + j] = w[(job * lanes + j) * depth + d] if j < outputs else 0
@@ -219,7 +220,7 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, 
     room = scratch(lines_size + count * Q * width, source.dtype)
     out_bits, out_mask_row, _ = bits(out_mask)
     run(
-        _multiply, N * row_blocks * splits, source.reshape(-1), source.shape, c0, inputs, *bits(mask), runs, grid, extent,
+        _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), source.shape, c0, inputs, *bits(mask), runs, grid, extent,
         row_blocks, splits, panels, room, lines_size, bias, int(relu), out.reshape(-1), out.shape, k0, outputs, place,
         out_bits, out_mask_row,
     )  # fmt: skip
@@ -238,7 +239,7 @@ def forward_weights(geo, w):
     for g in range(geo.groups):
         panels = memory.empty((-(-K // width), depth, width), w.dtype)
         part = w[g * K : (g + 1) * K].reshape(-1)
-        run(_pack_forward, len(panels) * width // lanes, part, K, depth, lanes, panels)
+        run(_pack_forward, len(panels) * width // lanes, tools(w.dtype), part, K, depth, lanes, panels)
         groups.append(panels)
     return groups
 
@@ -325,7 +326,7 @@ def backward_input(geo, dy, mask, weights):
 
 @njit(cache=True, nogil=True)
 def _gradients(
-    team, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares, k_blocks, run_blocks,
+    team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares, k_blocks, run_blocks,
     starts, width, turned, scratch, dy_size, totals, sums,
 ):  # fmt: skip
     """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
@@ -368,12 +369,12 @@ def _gradients(
                 for j in range(0, wide, width):
                     if turned:
                         product(
-                            taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C, block, j, row, Q * row,
+                            tools, taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C, block, j, row, Q * row,
                             totals[part], starts[t] + j, row, Q, last - first, int(unit > first_unit),
                         )  # fmt: skip
                         continue
                     product(
-                        high - low, width, block, 0, 1, high - low, Q * (high - low),
+                        tools, high - low, width, block, 0, 1, high - low, Q * (high - low),
                         lines, j, v_stride * C, u_stride * columns * C,
                         totals[part], starts[t] + low * wide + j, wide, Q, last - first, int(unit > first_unit),
                     )  # fmt: skip
@@ -430,7 +431,7 @@ def backward_weight(geo, dy, mask, x):
         if geo.N == 0:
             totals[...] = 0
         run(
-            _gradients, shares * k_blocks * run_blocks, x.reshape(-1), x.shape, g * C, C, dy.reshape(-1), dy.shape, g * K, K,
+            _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C, dy.reshape(-1), dy.shape, g * K, K,
             *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, int(turned), room, dy_size,
             totals, sums,
         )  # fmt: skip

@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from .vectors import REGISTERS, VECTOR_BYTES, Vectors, lanes_of
+from .outline import code, outlined
+from .vectors import REGISTERS, Vectors, lanes_of
 
 VECTORS = 4 if REGISTERS == 32 else 2  # of a full panel
 
@@ -92,60 +91,51 @@ def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, A
                 v.store(total, c, target)
 
 
-def _panel(vectors: int):
-    """An intrinsic for any number of rows and `vectors` vectors of columns."""
-
-    @intrinsic
-    def panel(
-        typingctx, rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add
-    ):  # fmt: skip
-        n = types.intp
-        return types.void(n, a, n, n, n, n, b, n, n, n, c, n, n, n, n, n), generate
-
-    def generate(context, builder, signature, args):
-        rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add = args
-        v = Vectors(context, builder, signature.args[1].dtype)
-        a, b, c = v.at(a, signature.args[1], a_start), v.at(b, signature.args[6], b_start), v.at(c, signature.args[10], c_start)
-        steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
-        done = cgutils.alloca_once_value(builder, v.index(0))
-        for size in _block_rows(vectors):
-            head, body, after = (builder.append_basic_block(f"{name}{size}") for name in ("head", "body", "after"))
-            builder.branch(head)
-            builder.position_at_end(head)
-            row = builder.load(done)
-            rest = builder.sub(rows, row)
-            builder.cbranch(builder.icmp_signed(">=", rest, v.index(size)), body, after)
-            builder.position_at_end(body)
-            a_here, c_here = builder.gep(a, [builder.mul(row, a_row)]), builder.gep(c, [builder.mul(row, c_row)])
-            _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, add)
-            builder.store(builder.add(row, v.index(size)), done)
-            builder.branch(head)
-            builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    return panel
+def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], depth, runs, add) -> None:
+    """Any number of rows, `vectors` vectors wide."""
+    builder = v.builder
+    done = cgutils.alloca_once_value(builder, v.index(0))
+    for size in _block_rows(vectors):
+        head, body, after = (builder.append_basic_block(f"{name}{size}") for name in ("head", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        row = builder.load(done)
+        builder.cbranch(builder.icmp_signed(">=", builder.sub(rows, row), v.index(size)), body, after)
+        builder.position_at_end(body)
+        a_here = builder.gep(a, [builder.mul(row, steps["a_row"])])
+        c_here = builder.gep(c, [builder.mul(row, steps["c_row"])])
+        _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, add)
+        builder.store(builder.add(row, v.index(size)), done)
+        builder.branch(head)
+        builder.position_at_end(after)
 
 
-_panels = [_panel(vectors) for vectors in (1, 2, 3, 4)]
-_one, _two, _three, _four = (_panels[min(n, VECTORS) - 1] for n in (1, 2, 3, 4))
+def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add) -> None:
+    builder = v.builder
+    steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
+    end = builder.append_basic_block("end")
+    choice = builder.switch(width, end)
+    for vectors in range(1, VECTORS + 1):
+        block = builder.append_basic_block(f"vectors{vectors}")
+        choice.add_case(v.index(vectors * v.lanes), block)
+        builder.position_at_end(block)
+        _emit_panel(v, vectors, rows, a, b, c, steps, depth, runs, add)
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
-@njit(cache=True, nogil=True)
-def product(
-    rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add
-):  # fmt: skip
-    """c[i, j] = (or, if `add`, +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
+_code = code(_emit_product)
 
-    All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is
-    b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at
-    most VECTORS; depth and runs are at least 1.
-    """
-    vectors = width * c.itemsize // VECTOR_BYTES
-    if vectors == 1:
-        _one(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
-    elif vectors == 2:
-        _two(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
-    elif vectors == 3:
-        _three(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
-    else:
-        _four(rows, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+
+def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add):
+    _code(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add)
+
+
+# product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+#
+# c[i, j] = (or, if `add`, +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
+#
+# All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is b[b_start + d b_depth +
+# u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at most VECTORS; depth and runs are
+# at least 1.
+product = outlined(_product, "nn" "annn" "ann" "an" "nnn")

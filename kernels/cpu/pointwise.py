@@ -13,6 +13,7 @@ from numba import njit
 from .. import memory
 from . import gemm
 from .microkernel import panel_width, product
+from .outline import tools
 from .runs import copy_masked_run, finish_rows, sum_rows
 from .threads import JOBS, jobs, member, run, scratch
 from .vectors import lanes_of
@@ -37,7 +38,7 @@ forward_weights = gemm.forward_weights
 
 
 @njit(cache=True, nogil=True)
-def _forward(team, x, pixels, C, K, blocks, panels, scratch, bias, relu, y, mask, mask_row):
+def _forward(team, tools, x, pixels, C, K, blocks, panels, scratch, bias, relu, y, mask, mask_row):
     """One job a block of pixels and a panel of output channels."""
     own = scratch[member(team)]
     width, flat = panels.shape[2], panels.reshape(-1)
@@ -49,7 +50,7 @@ def _forward(team, x, pixels, C, K, blocks, panels, scratch, bias, relu, y, mask
         first, last = block * pixels // blocks, (block + 1) * pixels // blocks
         for panel in range(split * units // splits * unit, min((split + 1) * units // splits * unit, len(panels))):
             k = panel * width
-            product(last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0, own, 0, width, C, 1, 0)
+            product(tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0, own, 0, width, C, 1, 0)
             finish_rows(
                 own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,
                 last - first, min(width, K - k),
@@ -66,7 +67,7 @@ def forward(geo, x, weights, bias, relu):
     room = scratch(-(-pixels // max(blocks, 1)) * panels.shape[2], x.dtype)
     bits, row, _ = gemm.bits(mask)
     run(
-        _forward, blocks * splits, x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias, int(relu),
+        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias, int(relu),
         y.reshape(-1), bits, row,
     )  # fmt: skip
     return y, mask
@@ -78,7 +79,7 @@ def backward_input_weights(geo, w):
 
 
 @njit(cache=True, nogil=True)
-def _backward_input(team, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, scratch, dx):
+def _backward_input(team, tools, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, scratch, dx):
     """One job a block of pixels and some panels of input channels."""
     own = scratch[member(team)]
     splits = team[JOBS] // blocks
@@ -92,9 +93,9 @@ def _backward_input(team, dy, pixels, K, C, width, blocks, w, mask, mask_row, ma
         for panel in range(split * panels // splits, (split + 1) * panels // splits):
             c, target = panel * width, first * C + panel * width
             if masked:
-                product(last - first, width, own, 0, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
+                product(tools, last - first, width, own, 0, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
             else:
-                product(last - first, width, dy, first * K, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
+                product(tools, last - first, width, dy, first * K, K, 1, 0, w, c, C, 0, dx, target, C, K, 1, 0)
 
 
 def backward_input(geo, dy, mask, w):
@@ -105,14 +106,14 @@ def backward_input(geo, dy, mask, w):
     splits = _jobs(min(geo.C // width, max(1, 8 // max(blocks, 1))), geo)
     room = scratch(1 if mask is None else -(-pixels // max(blocks, 1)) * geo.K, dy.dtype)
     run(
-        _backward_input, blocks * splits, dy.reshape(-1), pixels, geo.K, geo.C, width, blocks, w.reshape(-1),
+        _backward_input, blocks * splits, tools(dy.dtype), dy.reshape(-1), pixels, geo.K, geo.C, width, blocks, w.reshape(-1),
         *gemm.bits(mask), room, dx.reshape(-1),
     )  # fmt: skip
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, scratch, dw, db):
+def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, scratch, dw, db):
     """One job a block of output channels and some panels of input channels."""
     own = scratch[member(team)]
     splits = team[JOBS] // blocks
@@ -127,7 +128,7 @@ def _backward_weight(team, dy, x, pixels, K, C, width, blocks, mask, mask_row, m
             sum_rows(own, 0, count, pixels, count, db[k0:])
         for panel in range(split * panels // splits, (split + 1) * panels // splits):
             c = panel * width
-            product(count, width, own, 0, 1, count, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
+            product(tools, count, width, own, 0, 1, count, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
 
 
 def backward_weight(geo, dy, mask, x):
@@ -141,7 +142,7 @@ def backward_weight(geo, dy, mask, x):
     splits = _jobs(min(geo.C // width, max(1, 8 // blocks)), geo)
     room = scratch(pixels * -(-geo.K // blocks), x.dtype)
     run(
-        _backward_weight, blocks * splits, dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width, blocks,
+        _backward_weight, blocks * splits, tools(x.dtype), dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width, blocks,
         *gemm.bits(mask), room, dw.reshape(-1), db,
     )  # fmt: skip
     return dw, db.astype(x.dtype)

@@ -20,6 +20,7 @@ from numba import njit
 from .. import memory
 from .gemm import bits
 from .microkernel import VECTORS, product
+from .outline import tools
 from .runs import add_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
 from .vectors import VECTOR_BYTES, lanes_of
@@ -83,7 +84,7 @@ def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches
 
 @njit(cache=True, nogil=True)
 def _forward(
-    team, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, scratch, bias, relu, y, mask, mask_row
+    team, tools, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, scratch, bias, relu, y, mask, mask_row
 ):  # fmt: skip
     """One job a block of output channels."""
     own = scratch[member(team)]
@@ -101,7 +102,7 @@ def _forward(
             while column < width:
                 panel = min(width - column, widest)
                 product(
-                    count, panel, w, (k0 * taps + tap) * C, taps * C, 1, 0, patches, starts[tap] + column, width, 0,
+                    tools, count, panel, w, (k0 * taps + tap) * C, taps * C, 1, 0, patches, starts[tap] + column, width, 0,
                     part, column, width, C, 1, 0,
                 )  # fmt: skip
                 column += panel
@@ -142,7 +143,7 @@ def forward(geo, x, w, bias, relu):
     room = scratch(largest * (pixels + most + 1), x.dtype)
     out_bits, out_row, _ = bits(mask)
     run(
-        _forward, blocks, w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most, patches, blocks,
+        _forward, blocks, tools(x.dtype), w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most, patches, blocks,
         room, bias, int(relu), y.reshape(-1), out_bits, out_row,
     )  # fmt: skip
     return y, mask
@@ -157,7 +158,7 @@ def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
 
 
 @njit(cache=True, nogil=True)
-def _backward_input(team, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, scratch, parts):
+def _backward_input(team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, scratch, parts):
     """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share."""
     own = scratch[member(team)]
     H, W, P, Q = window[:4]
@@ -181,7 +182,7 @@ def _backward_input(team, dy, w, N, C, K, window, rectangles, mask, mask_row, ma
                     for p in range(p0, p1):
                         h, first = _met(window, tap, p, q0)
                         product(
-                            q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0, weights, column, C, 0,
+                            tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0, weights, column, C, 0,
                             part, ((n * H + h) * W + first) * C + column, C * window[6], count, 1, 1,
                         )  # fmt: skip
                 column += panel
@@ -210,7 +211,7 @@ def backward_input(geo, dy, mask, w):
     most = -(-geo.K // shares)
     room = scratch(most * (pixels + geo.C), dy.dtype)
     run(
-        _backward_input, shares, dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
+        _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
         *bits(mask), room, parts,
     )  # fmt: skip
     run(_add_parts, 8, parts, dx.reshape(-1))
@@ -218,7 +219,7 @@ def backward_input(geo, dy, mask, w):
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, scratch, dw, db):
+def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, scratch, dw, db):
     """One job a block of output channels."""
     own = scratch[member(team)]
     H, W, P, Q = window[:4]
@@ -242,7 +243,7 @@ def _backward_weight(team, dy, x, N, C, K, window, rectangles, mask, mask_row, m
                     if p1 > p0 and q1 > q0:
                         h, first = _met(window, tap, p0, q0)
                         product(
-                            count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
+                            tools, count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
                             x, ((n * H + h) * W + first) * C + column, C * window[6], W * C * window[5],
                             dw, place, taps * C, q1 - q0, p1 - p0, int(n > 0),
                         )  # fmt: skip
@@ -255,7 +256,7 @@ def backward_weight(geo, dy, mask, x):
     dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), np.empty(geo.K)
     room = scratch(-(-geo.K // blocks) * pixels, x.dtype)
     run(
-        _backward_weight, blocks, dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
+        _backward_weight, blocks, tools(x.dtype), dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
         *bits(mask), room, dw.reshape(-1), db,
     )  # fmt: skip
     return dw, db.astype(x.dtype)

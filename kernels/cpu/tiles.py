@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .. import winograd
+from .outline import code, outlined
 from .vectors import Vectors
 
 
@@ -102,47 +103,46 @@ def _matrices() -> dict[int, tuple[winograd.Matrix, bool]]:
 INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds of transforms; a mask comes on top
 
 
-@intrinsic
-def transform(
-    typingctx, program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column,
-    sums, s_place,
+def _emit_transform(
+    v, program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
 ):  # fmt: skip
-    """target grid = L source grid L^T, where `program` = kind + m chooses L.
+    builder = v.builder
+    after = builder.append_basic_block("transformed")
+    choice = builder.switch(program, after)
+    for number, (matrix, masked) in _matrices().items():
+        block = builder.append_basic_block(f"program{number}")
+        choice.add_case(v.index(number), block)
+        builder.position_at_end(block)
+        size = len(matrix[0])
+        grid = _load_grid(v, source, _offsets(v, size, s_row, s_column))
+        if masked:
+            for values, bits in zip(grid, _offsets(v, size, bit_row, bit_column), strict=True):
+                for j, offset in enumerate(bits):
+                    passes = v.load_mask(mask, builder.add(bit, offset))
+                    values[j] = builder.select(passes, values[j], v.zero)
+        if number % MASKED // 10 * 10 == GRADIENT:
+            total = v.load(sums, v.index(0))
+            for value in itertools.chain(*grid):
+                total = builder.fadd(total, value)
+            v.store(total, sums, v.index(0))
+        _store_grid(v, _two_sided(v, matrix, grid), target, _offsets(v, len(matrix), t_row, t_column))
+        builder.branch(after)
+    builder.position_at_end(after)
 
-    With MASKED on top, the source counts as 0 wherever its bit is not set. GRADIENT adds the sum of the source's grid to
-    sums[s_place + lane].
-    """
 
-    def generate(context, builder, signature, args):
-        program, source, s_start, s_row, s_column, mask, bit, bit_row, bit_column, target, t_start, t_row, t_column, *summed = args
-        v = Vectors(context, builder, signature.args[1].dtype)
-        first, first_bit = v.at(source, signature.args[1], s_start), v.at(mask, signature.args[5], v.index(0))
-        place = v.at(target, signature.args[9], t_start)
-        after = builder.append_basic_block("transformed")
-        choice = builder.switch(program, after)
-        for number, (matrix, masked) in _matrices().items():
-            block = builder.append_basic_block(f"program{number}")
-            choice.add_case(v.index(number), block)
-            builder.position_at_end(block)
-            size = len(matrix[0])
-            grid = _load_grid(v, first, _offsets(v, size, s_row, s_column))
-            if masked:
-                for values, bits in zip(grid, _offsets(v, size, bit_row, bit_column), strict=True):
-                    for j, offset in enumerate(bits):
-                        passes = v.load_mask(first_bit, builder.add(bit, offset))
-                        values[j] = builder.select(passes, values[j], v.zero)
-            if number % MASKED // 10 * 10 == GRADIENT:
-                total = v.load(v.at(summed[0], signature.args[13], summed[1]), v.index(0))
-                for value in itertools.chain(*grid):
-                    total = builder.fadd(total, value)
-                v.store(total, v.at(summed[0], signature.args[13], summed[1]), v.index(0))
-            _store_grid(v, _two_sided(v, matrix, grid), place, _offsets(v, len(matrix), t_row, t_column))
-            builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
+_transform_code = code(_emit_transform)
 
-    n = types.intp
-    return types.void(n, source, n, n, n, mask, n, n, n, target, n, n, n, sums, n), generate
+
+def _transform(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums):
+    _transform_code(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums)
+
+
+# transform(tools, program, source, start, s_row, s_column, mask, 0, bit, bit_row, bit_column, target, start, t_row, t_column,
+#           sums, start)
+#
+# target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0 wherever
+# its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
+transform = outlined(_transform, "n" "ann" "mnnn" "ann" "a")
 
 
 def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
@@ -156,40 +156,42 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
             v.store(value, target, offset)
 
 
-@intrinsic
-def transform_output(
-    typingctx, tile, m, m_start, m_row, m_column, bias, b_start, relu,
-    y, y_start, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column,
+def _emit_output(
+    v, tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
 ):  # fmt: skip
-    """y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask."""
+    builder = v.builder
+    added, with_relu = v.load(bias, v.index(0)), builder.icmp_signed("!=", relu, v.index(0))
+    after = builder.append_basic_block("transformed")
+    choice = builder.switch(tile, after)
+    for size in (2, 4):
+        block = builder.append_basic_block(f"tile{size}")
+        choice.add_case(v.index(size), block)
+        builder.position_at_end(block)
+        matrix = winograd.forward(size)[0]
+        results = _two_sided(v, matrix, _load_grid(v, m, _offsets(v, len(matrix[0]), m_row, m_column)))
+        targets, places = _offsets(v, size, y_row, y_column), _offsets(v, size, bit_row, bit_column)
+        for i in range(size):
+            with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
+                for j in range(size):
+                    with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
+                        value, place = builder.fadd(results[i][j], added), builder.add(bit, places[i][j])
+                        _finish(v, value, with_relu, y, targets[i][j], mask, place)
+        builder.branch(after)
+    builder.position_at_end(after)
 
-    def generate(context, builder, signature, args):
-        tile, m, m_start, m_row, m_column, bias, b_start, relu, y, y_start, y_row, y_column, rows, columns, mask, *bits = args
-        v = Vectors(context, builder, signature.args[1].dtype)
-        first, b = v.at(m, signature.args[1], m_start), v.load(v.at(bias, signature.args[5], b_start), v.index(0))
-        target, first_bit = v.at(y, signature.args[8], y_start), v.at(mask, signature.args[14], v.index(0))
-        with_relu = builder.icmp_signed("!=", relu, v.index(0))
-        after = builder.append_basic_block("transformed")
-        choice = builder.switch(tile, after)
-        for size in (2, 4):
-            block = builder.append_basic_block(f"tile{size}")
-            choice.add_case(v.index(size), block)
-            builder.position_at_end(block)
-            matrix = winograd.forward(size)[0]
-            results = _two_sided(v, matrix, _load_grid(v, first, _offsets(v, len(matrix[0]), m_row, m_column)))
-            targets, places = _offsets(v, size, y_row, y_column), _offsets(v, size, *bits[1:])
-            for i in range(size):
-                with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
-                    for j in range(size):
-                        with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
-                            value, bit = builder.fadd(results[i][j], b), builder.add(bits[0], places[i][j])
-                            _finish(v, value, with_relu, target, targets[i][j], first_bit, bit)
-            builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
 
-    n = types.intp
-    return types.void(n, m, n, n, n, bias, n, n, y, n, n, n, n, n, mask, n, n, n), generate
+_output_code = code(_emit_output)
+
+
+def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column):
+    _output_code(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column)
+
+
+# transform_output(tools, tile, m, start, m_row, m_column, bias, start, relu, y, start, y_row, y_column, rows, columns,
+#                  mask, 0, bit, bit_row, bit_column)
+#
+# y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask.
+transform_output = outlined(_output, "n" "ann" "an" "annnn" "mnnn")
 
 
 @intrinsic
@@ -269,35 +271,36 @@ def clear_vector(typingctx, target, t_start):
     return types.void(target, types.intp), generate
 
 
-@intrinsic
-def transpose(typingctx, source, s_start, s_row, target, t_start, t_row):
-    """target[j, i] = source[i, j] for a square block of as many rows as a vector has lanes."""
+def _emit_transpose(v, source, s_row, target, t_row) -> None:
+    builder = v.builder
+    rows = [v.load(source, builder.mul(v.index(i), s_row)) for i in range(v.lanes)]
 
-    def generate(context, builder, signature, args):
-        source, s_start, s_row, target, t_start, t_row = args
-        v = Vectors(context, builder, signature.args[0].dtype)
-        pointer = v.at(source, signature.args[0], s_start)
-        rows = [v.load(pointer, builder.mul(v.index(i), s_row)) for i in range(v.lanes)]
+    def chosen(one, other, lanes):
+        order = ir.Constant(ir.VectorType(v.int32, v.lanes), [ir.Constant(v.int32, lane) for lane in lanes])
+        return builder.shuffle_vector(one, other, order)
 
-        def chosen(one, other, lanes):
-            order = ir.Constant(ir.VectorType(v.int32, v.lanes), [ir.Constant(v.int32, lane) for lane in lanes])
-            return builder.shuffle_vector(one, other, order)
-
-        # swap the off-diagonal quarters, then those of each quarter, and so on (Eklundh, 1972)
-        distance = v.lanes // 2
-        while distance:
-            for i in range(v.lanes):
-                if i & distance:
-                    continue
+    # swap the off-diagonal quarters, then those of each quarter, and so on (Eklundh, 1972)
+    distance = v.lanes // 2
+    while distance:
+        low = [lane if not lane & distance else v.lanes + lane - distance for lane in range(v.lanes)]
+        high = [lane + distance if not lane & distance else v.lanes + lane for lane in range(v.lanes)]
+        for i in range(v.lanes):
+            if not i & distance:
                 one, other = rows[i], rows[i + distance]
-                low = [lane if not lane & distance else v.lanes + lane - distance for lane in range(v.lanes)]
-                high = [lane + distance if not lane & distance else v.lanes + lane for lane in range(v.lanes)]
                 rows[i], rows[i + distance] = chosen(one, other, low), chosen(one, other, high)
-            distance //= 2
-        pointer = v.at(target, signature.args[3], t_start)
-        for i, row in enumerate(rows):
-            v.store(row, pointer, builder.mul(v.index(i), t_row))
-        return context.get_dummy_value()
+        distance //= 2
+    for i, row in enumerate(rows):
+        v.store(row, target, builder.mul(v.index(i), t_row))
 
-    n = types.intp
-    return types.void(source, n, n, target, n, n), generate
+
+_transpose_code = code(_emit_transpose)
+
+
+def _transpose(source, s_row, target, t_row):
+    _transpose_code(source, s_row, target, t_row)
+
+
+# transpose(tools, source, start, s_row, target, start, t_row)
+#
+# target[j, i] = source[i, j] for a square block of as many rows as a vector has lanes.
+transpose = outlined(_transpose, "anan")

@@ -23,6 +23,7 @@ from numba import njit
 from .. import memory
 from ..settings import settings
 from .microkernel import panel_width, product
+from .outline import tools
 from .threads import jobs, member, run, scratch, share
 from .tiles import (
     FILTER,
@@ -49,7 +50,7 @@ NO_MASK = np.zeros(1, np.uint8)
 
 
 @njit(cache=True, nogil=True)
-def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
+def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
     """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
 
     Element e of channel c goes to target[start + e step + c]; GRADIENT adds the tile's sum to sums[c].
@@ -63,7 +64,7 @@ def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, sta
         place, there = first + c, start + c
         if inside:
             program = kind + m + (MASKED if masked else 0)
-            transform(program, source, place, row, column, mask, place, row, column, target, there, across, step, sums, c)
+            transform(tools, program, source, place, row, column, mask, 0, place, row, column, target, there, across, step, sums, c)
         else:
             for i in range(size):
                 for j in range(size):
@@ -72,24 +73,24 @@ def _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, sta
                         copy_vector(source, here, mask, here, masked, buffer, spot)
                     else:
                         clear_vector(buffer, spot)
-            transform(kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, target, there, across, step, sums, c)
+            transform(tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0, target, there, across, step, sums, c)
 
 
 @njit(cache=True, nogil=True)
 def _transform_block(
-    kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums, buffer
+    tools, kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums, buffer
 ):  # fmt: skip
     """The tiles first .. first + count - 1, of rows x columns an image; tile i of element e at target[e step + i C]."""
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
         u, v = divmod(rest, columns)
         h0, w0 = u * m - padding[0], v * m - padding[1]
-        _transform_tile(kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer)
+        _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer)
 
 
 @njit(cache=True, nogil=True)
 def _multiply_panel(
-    m, v, v_start, v_step, C, u, panel, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
+    tools, m, v, v_start, v_step, C, u, panel, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
 ):  # fmt: skip
     """y of `count` tiles from `first` on, for one panel of output channels: M = V U, then A^T M A."""
     _, P, Q, K = shape
@@ -97,7 +98,7 @@ def _multiply_panel(
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
     for e in range(elements):
         product(
-            count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
+            tools, count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
             scratch, e * step, width, C, 1, 0,
         )  # fmt: skip
     k0 = panel * width
@@ -108,14 +109,14 @@ def _multiply_panel(
         place = ((n * P + p) * Q + q) * K + k0
         for k in range(0, width, lanes):
             transform_output(
-                m, scratch, i * width + k, across * step, step, bias, k0 + k, relu,
-                y, place + k, Q * K, K, P - p, Q - q, y_mask, place + k, Q * K, K,
+                tools, m, scratch, i * width + k, across * step, step, bias, k0 + k, relu,
+                y, place + k, Q * K, K, P - p, Q - q, y_mask, 0, place + k, Q * K, K,
             )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def _by_blocks(
-    team, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, scratch, v_size, bias, relu, y, y_shape, y_mask
+    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, scratch, v_size, bias, relu, y, y_shape, y_mask
 ):  # fmt: skip
     """One job a block of tiles: transform, multiply with all panels, transform back."""
     own = scratch[member(team)]
@@ -125,35 +126,35 @@ def _by_blocks(
         count = last - first
         step = count * C + lanes
         _transform_block(
-            INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own, own[v_size:]
+            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own, own[v_size:]
         )
         for panel in range(panels):
             _multiply_panel(
-                m, own, 0, step, C, u, panel, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
+                tools, m, own, 0, step, C, u, panel, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
             )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _inputs(team, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, scratch):
+def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, scratch):
     """V of all tiles: element e of tile t at v[e step + t C]."""
     own = scratch[member(team)]
     for job in jobs(team):
         first, last = share(team, job, tiles)
         _transform_block(
-            INPUT, m, source, shape, mask, masked, rows, columns, padding,
+            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding,
             first, last - first, v[first * shape[3] :], step, own, own,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _by_panels(team, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, bias, relu, y, shape, y_mask):
+def _by_panels(team, tools, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, bias, relu, y, shape, y_mask):
     """One job a panel of output channels and a block of tiles."""
     own = scratch[member(team)]
     for job in jobs(team):
         panel, block = divmod(job, blocks)
         first, last = block * tiles // blocks, (block + 1) * tiles // blocks
         _multiply_panel(
-            m, v, first * C, step, C, u, panel, width, first, last - first, rows, columns, own, bias, relu, y, shape, y_mask
+            tools, m, v, first * C, step, C, u, panel, width, first, last - first, rows, columns, own, bias, relu, y, shape, y_mask
         )  # fmt: skip
 
 
@@ -173,15 +174,15 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
         count = -(-tiles // blocks)
         v_size = elements * (count * C + lanes)
         room = scratch(v_size + elements * (count * width + lanes), dtype)
-        run(_by_blocks, blocks, m, *flat, *where, tiles, u, width, room, v_size, *out)
+        run(_by_blocks, blocks, tools(dtype), m, *flat, *where, tiles, u, width, room, v_size, *out)
     else:
         step = tiles * C + lanes
         v = memory.empty((elements * step,), dtype)
         buffers = scratch(elements * lanes, dtype)
-        run(_inputs, min(tiles, 16), m, *flat, *where, tiles, v, step, buffers)
+        run(_inputs, min(tiles, 16), tools(dtype), m, *flat, *where, tiles, v, step, buffers)
         blocks = -(-tiles // TILES)
         room = scratch(elements * (-(-tiles // blocks) * width + lanes), dtype)
-        run(_by_panels, K // width * blocks, m, v, step, C, blocks, tiles, u, width, rows, columns, room, *out)
+        run(_by_panels, K // width * blocks, tools(dtype), m, v, step, C, blocks, tiles, u, width, rows, columns, room, *out)
     return y, (y_mask if relu else None)
 
 
@@ -189,7 +190,7 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
 
 
 @njit(cache=True, nogil=True)
-def _forward_weights(team, m, w, K, C, u, width, scratch):
+def _forward_weights(team, tools, m, w, K, C, u, width, scratch):
     """u[panel, e, c, j] = (G w G^T)[e] of output channel panel width + j; w [K, 3, 3, C] flat."""
     own = scratch[member(team)]
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
@@ -200,13 +201,13 @@ def _forward_weights(team, m, w, K, C, u, width, scratch):
         for c in range(0, C, lanes):
             for i in range(lanes):
                 start = (k0 + i) * 9 * C + c
-                transform(FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, own, i * lanes, across * square, square, w, 0)
+                transform(tools, FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, 0, own, i * lanes, across * square, square, w, 0)
             for e in range(elements):
-                transpose(own, e * square, lanes, u, ((panel * elements + e) * C + c) * width + j, width)
+                transpose(tools, own, e * square, lanes, u, ((panel * elements + e) * C + c) * width + j, width)
 
 
 @njit(cache=True, nogil=True)
-def _backward_weights(team, m, w, K, C, u, width):
+def _backward_weights(team, tools, m, w, K, C, u, width):
     """u[panel, e, k, j] = (G w' G^T)[e] of input channel panel width + j, w' turned by 180 degrees."""
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
     for job in jobs(team):
@@ -216,7 +217,7 @@ def _backward_weights(team, m, w, K, C, u, width):
                 panel, j = divmod(c, width)
                 start, step = (k * 9 + 8) * C + c, K * width
                 place = (panel * elements * K + k) * width + j
-                transform(FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, u, place, across * step, step, w, 0)
+                transform(tools, FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, 0, u, place, across * step, step, w, 0)
 
 
 def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
@@ -226,10 +227,10 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
     width, lanes = panel_width(outputs, w.dtype), lanes_of(w.dtype)
     u = memory.empty(((m + 2) ** 2 * outputs * inputs,), w.dtype)
     if turned:
-        run(_backward_weights, min(K, 64), m, w.reshape(-1), K, C, u, width)
+        run(_backward_weights, min(K, 64), tools(w.dtype), m, w.reshape(-1), K, C, u, width)
     else:
         room = scratch((m + 2) ** 2 * lanes * lanes, w.dtype)
-        run(_forward_weights, K // lanes, m, w.reshape(-1), K, C, u, width, room)
+        run(_forward_weights, K // lanes, tools(w.dtype), m, w.reshape(-1), K, C, u, width, room)
     return u
 
 
@@ -238,7 +239,7 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _inputs_and_gradients(
-    team, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, v, v_step, q, q_step, sums, scratch
+    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, v, v_step, q, q_step, sums, scratch
 ):  # fmt: skip
     """V and Q of `tiles` tiles from `first` on; sums[job] += the sums of dy over each job's tiles."""
     own = scratch[member(team)]
@@ -246,17 +247,17 @@ def _inputs_and_gradients(
         start, end = share(team, job, tiles)
         C, K = x_shape[3], dy_shape[3]
         _transform_block(
-            INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
+            tools, INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
             first + start, end - start, v[start * C :], v_step, own, own,
         )  # fmt: skip
         _transform_block(
-            GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
+            tools, GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
             first + start, end - start, q[start * K :], q_step, sums[job], own,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, kept, add, last, dw):
+def _filter_gradients(team, tools, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, kept, add, last, dw):
     """S of one block of output channels and one panel of input channels a job; after the last group dw = A'^T S A'.
 
     `kept`: S lives from group to group, in s[job]; else in the scratch of the thread.
@@ -269,7 +270,7 @@ def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks,
         own = s[job if kept else slot]
         for e in range(elements):
             product(
-                k1 - k0, width, q, e * q_step + k0, 1, K, 0, v, e * v_step + panel * width, C, 0,
+                tools, k1 - k0, width, q, e * q_step + k0, 1, K, 0, v, e * v_step + panel * width, C, 0,
                 own, e * s_step, width, tiles, 1, add,
             )  # fmt: skip
         if last:
@@ -277,7 +278,7 @@ def _filter_gradients(team, m, v, v_step, q, q_step, tiles, C, K, width, blocks,
                 for c in range(0, width, lanes):
                     start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
                     transform(
-                        FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, dw, place, 3 * C, C, dw, 0
+                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, 0, dw, place, 3 * C, C, dw, 0
                     )
 
 
@@ -302,11 +303,11 @@ def _backward_weight(m, dy, mask, x, padding):
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
-            _inputs_and_gradients, min(last - first, 16), m, *flat, *bits, rows, columns, padding,
+            _inputs_and_gradients, min(last - first, 16), tools(dtype), m, *flat, *bits, rows, columns, padding,
             first, last - first, v, v_step, q, q_step, sums[group], buffers,
         )  # fmt: skip
         run(
-            _filter_gradients, work, m, v, v_step, q, q_step, last - first, C, K, width, blocks,
+            _filter_gradients, work, tools(dtype), m, v, v_step, q, q_step, last - first, C, K, width, blocks,
             s, s_step, int(groups > 1), int(group > 0), int(group == groups - 1), dw.reshape(-1),
         )  # fmt: skip
     return dw, sums.sum(axis=(0, 1), dtype=np.float64).astype(dtype)
