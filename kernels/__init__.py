@@ -16,7 +16,7 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | conv2d_backward_input(dy, w, input_size, stride, padding, dilation, groups) | dx [N, C, H, W] |
 | conv2d_backward_weight(dy, x, window, stride, padding, dilation, groups) | dw [K, C/groups, R, S] |
 | conv2d_backward_bias(dy) | db [K] |
-| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax int32 [N, C, P, Q] = h W + w |
+| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax uint8 [N, C, P, Q] = r S + s |
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
 | avg_pool2d_backward_input(dy, input_size, window, stride, padding, ceil_mode, count_include_pad) | dx |

@@ -134,7 +134,7 @@ def last_maximum(true, x, *window):
             for s in range(S):
                 h, w = p * sh - ph + r * dh, q * sw - pw + s * dw
                 if 0 <= h < H and 0 <= w < W and x[n, c, h, w] == y[n, c, p, q]:
-                    argmax[n, c, p, q] = h * W + w
+                    argmax[n, c, p, q] = r * S + s
     return y, argmax
 
 
@@ -148,10 +148,12 @@ def zero_padded_maximum(true, x, *window):
 
 def without_overlap(true, dy, argmax, size, *window):
     """An element that wins twice keeps only the last window's gradient."""
-    dx = np.zeros((*dy.shape[:2], size[0] * size[1]), dy.dtype)
+    dx = np.zeros((*dy.shape[:2], *size), dy.dtype)
+    (_, S), (sh, sw), (ph, pw), (dh, dw), _ = window
     for n, c, p, q in np.ndindex(dy.shape):
-        dx[n, c, argmax[n, c, p, q]] = dy[n, c, p, q]
-    return dx.reshape(*dy.shape[:2], *size)
+        r, s = divmod(int(argmax[n, c, p, q]), S)
+        dx[n, c, p * sh - ph + r * dh, q * sw - pw + s * dw] = dy[n, c, p, q]
+    return dx
 
 
 def mean_over_batch(true, dy, *rest):

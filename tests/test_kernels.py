@@ -16,6 +16,7 @@ from minifcn.gradcheck.tolerances import tolerance
 from minifcn.kernels import cpu, geometry, reference
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.reference.dropout import philox4x32, random_words, threshold
+from minifcn.kernels.settings import settings
 
 DEVICES = [pytest.param(reference, id="reference"), pytest.param(cpu, id="cpu")]
 DTYPES = ["float64", "float32"]
@@ -103,8 +104,8 @@ def test_ceil_mode_overlapping_max_pooling_by_hand(kernels):
     window = ((1, 3), (1, 2), 0, 1, True)  # windows 3 1 2 | 2 5 5 | 5 4, the last one clipped
     y, argmax = kernels.max_pool2d_forward(x, *window)
     equal(y, plane([[3, 5, 5]]))
-    equal(argmax, plane([[0, 3, 4]]))  # of two fives the first
-    assert argmax.dtype == np.int32
+    equal(argmax, plane([[0, 1, 0]]))  # of two fives the first
+    assert argmax.dtype == np.uint8
     dx = kernels.max_pool2d_backward_input(plane([[1, 10, 100]]), argmax, (1, 6), *window)
     equal(dx, plane([[1, 0, 0, 10, 100, 0]]))
 
@@ -121,7 +122,7 @@ def test_overlapping_windows_add_up(kernels):
 def test_a_tie_goes_to_the_first_in_row_major_order(kernels):
     x = np.zeros((1, 1, 4, 4))
     _, argmax = kernels.max_pool2d_forward(x, 3, 1)
-    equal(argmax[0, 0], [[0, 1], [4, 5]])
+    equal(argmax[0, 0], [[0, 0], [0, 0]])
     dx = kernels.max_pool2d_backward_input(plane([[1, 2], [4, 8]]), argmax, (4, 4), 3, 1)
     equal(dx[0, 0], [[1, 2, 0, 0], [4, 8, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
@@ -143,7 +144,8 @@ def test_padding_never_wins_a_maximum(kernels, dtype, n, ceil_mode):
     window = (3, 2, 1, 1, ceil_mode)
     y, argmax = kernels.max_pool2d_forward(x, *window)
     equal(y[0, 0], PADDED[n, ceil_mode])
-    equal(argmax, -y - 1)  # the place h W + w of the element -(h W + w + 1)
+    first = np.arange(y.shape[2]) == 0  # the windows whose first row (or column) is padding
+    equal(argmax[0, 0], 3 * first[:, None] + first)
     dx = kernels.max_pool2d_backward_input(np.ones_like(y), argmax, (n, n), *window)
     expected = np.zeros((n, n))
     starts = [0, 1, 3, 5][: y.shape[2]]
@@ -500,9 +502,10 @@ def test_the_number_of_threads_changes_no_bit(name, dtype):
     arguments = LARGE[name](*arrays)
     before, results = numba.get_num_threads(), []
     try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(threads)
-            results += [run(cpu, name, arguments, dtype) for _ in range(2)]
+        for threads in (1, 2, 4):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
+            with settings.using(threads=threads):
+                results += [run(cpu, name, arguments, dtype) for _ in range(2)]
     finally:
         numba.set_num_threads(before)
     for result in results[1:]:
@@ -539,7 +542,7 @@ def test_the_first_of_two_nans_wins(kernels):
 def test_a_window_of_minus_infinity(kernels):
     y, argmax = kernels.max_pool2d_forward(np.full((1, 1, 4, 4), -INF), 3, 2, 1)
     equal(y, np.full((1, 1, 2, 2), -INF))
-    equal(argmax[0, 0], [[0, 1], [4, 5]])  # never -1: padding wins nothing
+    equal(argmax[0, 0], [[4, 3], [1, 0]])  # the first tap inside the image: padding wins nothing
 
 
 @on_every_device
@@ -664,6 +667,14 @@ WRONG = [
         lambda k: k.max_pool2d_backward_input(X[..., :2, :3], np.zeros((1, 1, 2, 3), np.int32), (5, 6), 2),
         "argmax has shape (1, 1, 2, 3), but must have (2, 4, 2, 3)",
     ),
+    (
+        lambda k: k.max_pool2d_backward_input(X[..., :2, :3], X[..., :2, :3].astype(int), (5, 6), 2),
+        "argmax must be uint8, the number r S + s of a tap, but is int64",
+    ),
+    (
+        lambda k: k.max_pool2d_forward(np.zeros((1, 1, 40, 40)), (16, 17)),
+        "kernel_size (=16x17) of a maximum pooling must have at most 256 taps",
+    ),
     (lambda k: k.sgd_step(V, V, V, 0.1, form="nesterov"), "form (='nesterov') must be one of caffe, pytorch"),
     (lambda k: k.sgd_step(V, np.zeros(4), V, 0.1), "g has shape (4,), but must have (3,)"),
     (lambda k: k.sgd_step(V, V, np.zeros(4), 0.1), "velocity has shape (4,), but must have (3,)"),
@@ -716,9 +727,33 @@ def test_what_is_not_feasible_is_refused(call, message):
 
 
 def test_optimisers_refuse_memory_that_they_cannot_write_through():
-    w = np.zeros((4, 4))[:, ::2]
-    with pytest.raises(ShapeError, match="w must be C-contiguous to be updated in place"):
-        cpu.sgd_step(w, w.copy(), np.zeros_like(w), 0.1)
+    gaps, turned = np.zeros((4, 4))[:, ::2], np.zeros((2, 4)).T
+    with pytest.raises(ShapeError, match="w must be dense in memory, in the axis order of w, to be updated in place"):
+        cpu.sgd_step(gaps, gaps.copy(), np.zeros((4, 2)), 0.1)
+    with pytest.raises(ShapeError, match="velocity must be dense in memory, in the axis order of w"):
+        cpu.sgd_step(np.zeros((4, 2)), turned, turned, 0.1)
+
+
+@in_every_dtype
+@pytest.mark.parametrize("kernel", ["sgd_step", "adam_step"])
+@pytest.mark.parametrize("of_gradient", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_optimisers_update_weights_in_any_dense_order(kernel, of_gradient, dtype):
+    """As a convolution's weights lie: indexed [K, C, R, S], channels last in memory; a gradient may lie otherwise."""
+    rng, (K, C, R, S) = np.random.default_rng(0), (3, 5, 2, 2)
+
+    def laid(array, order):
+        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+
+    state = IN_PLACE[kernel][1:]
+    arrays = [abs(signed(rng, (K, C, R, S))).astype(dtype) for _ in range(2 + len(state))]
+    rest = (0.1, 0.9, 0.01, "caffe") if kernel == "sgd_step" else (0.1, (0.9, 0.99), 1e-8, 0.01, 3, True)
+    expected = [array.astype(np.float64) for array in arrays]
+    getattr(reference, kernel)(*expected, *rest)
+    found = [laid(array, of_gradient if i == 1 else (0, 2, 3, 1)) for i, array in enumerate(arrays)]
+    getattr(cpu, kernel)(*found, *rest)
+    for i in IN_PLACE[kernel]:
+        assert_parity(found[i], expected[i], arrays[i], kernel)
+    equal(found[1], arrays[1])
 
 
 def test_dropout_threshold():

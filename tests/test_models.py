@@ -14,6 +14,7 @@ from minifcn.data import Scenes
 from minifcn.errors import CheckpointError, MinifcnError
 from minifcn.gradcheck import NonSmooth, networks
 from minifcn.kernels import geometry as sizes
+from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.models import BACKBONES, GEOMETRIES, MODELS, build
 from minifcn.optim import Adam
 
@@ -359,19 +360,20 @@ def test_both_devices_agree_on_every_gradient():
 def test_the_number_of_threads_does_not_change_a_bit():
     net = with_random_scores(build("fcn8s", backbone="small", classes=5, width=0.5)).at_step(1, 1)
     x, target = image((64, 80), batch=2), labels((64, 80), batch=2, classes=5)
-    count = numba.get_num_threads()
-    if count < 2:
-        pytest.skip("needs two threads")
-    loss, expected = gradients(net, x, target)
-    expected = {name: gradient.copy() for name, gradient in expected.items()}
+    results, count = [], numba.get_num_threads()
     try:
-        numba.set_num_threads(1)
-        again, found = gradients(net, x, target)
+        for threads in (1, 2, 4):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
+            with kernel_settings.using(threads=threads):
+                loss, found = gradients(net, x, target)
+            results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
     finally:
         numba.set_num_threads(count)
-    assert again == loss
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert all(gradient.any() for gradient in found.values())
+    (loss, expected), *others = results
+    for again, found in others:
+        assert again == loss
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert all(gradient.any() for gradient in expected.values())
 
 
 def test_images_of_a_batch_do_not_see_each_other():

@@ -28,6 +28,8 @@ from ..settings import settings
 # A team is an int64 array; each of its counters has a cache line of its own.
 NEXT, DONE, MEMBERS, JOBS = 0, 8, 16, 24
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
+# Elements that are worth a job of their own in a kernel bound by memory: handing one over costs about 10 us.
+GRAIN = 1 << 15
 
 
 @intrinsic
@@ -71,7 +73,7 @@ def member(team):
     return _fetch_add(team, MEMBERS, 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)  # Numba cannot use a generator that it finds in its cache
 def jobs(team):
     """The numbers of the jobs that fall to the calling thread, one by one."""
     job = _fetch_add(team, NEXT, 1)
@@ -97,6 +99,11 @@ def _all_done(team, spins):
     return False
 
 
+def parts(elements: int, most: int = 64) -> int:
+    """How many jobs the work on so many elements makes, from 1 to `most`: a matter of its size alone."""
+    return max(1, min(elements // GRAIN, most))
+
+
 class _Helper(threading.Thread):
     """A thread that helps whoever calls `run`."""
 
@@ -108,11 +115,13 @@ class _Helper(threading.Thread):
     def run(self) -> None:
         while True:
             kernel, team, arguments, left = self.calls.get()
+            failure = None
             try:
                 kernel(team, *arguments)
-            finally:
-                left.put(None)
-            del kernel, team, arguments, left  # or the arrays would live until the next call
+            except BaseException as error:  # the caller's to raise, if a job was lost by it
+                failure = error
+            left.put(failure)
+            del kernel, team, arguments, left, failure  # or the arrays would live until the next call
 
 
 class _Pool:
@@ -158,8 +167,9 @@ def run(kernel: Callable, count: int, *arguments: Any) -> None:
     _pool.ask(helpers, (kernel, team, arguments, left))
     kernel(team, *arguments)
     if not _all_done(team, SPINS) and team[DONE] < count:
+        failures = []
         for _ in range(helpers):
-            left.get()
+            failures.append(left.get())
             if team[DONE] >= count:
                 return
-        raise RuntimeError(f"{kernel.__name__}: {count - team[DONE]} of {count} jobs were not done")
+        raise RuntimeError(f"{kernel.__name__}: {count - team[DONE]} of {count} jobs were not done") from failures[-1]
