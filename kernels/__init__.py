@@ -29,6 +29,9 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | add_forward(x, y), scale_forward(x, factor) | arrays of the same shape |
 | cross_entropy_forward(x, target, weight, ignore_index) | losses [N, H, W], probabilities [N, C, H, W] |
 | cross_entropy_backward_input(dy, probabilities, target, weight, ignore_index) | dx |
+| upsample_cross_entropy_forward(x, target, weight, ignore_index, factor, padding, offset) | losses [N, P, Q] |
+| upsample_cross_entropy_backward_input(dy, x, target, weight, ignore_index, factor, padding, offset) | dx |
+| upsample_argmax(x, factor, padding, offset, size) | labels [N, P, Q]: uint8, int32 above 256 classes |
 | sgd_step(w, g, velocity, lr, momentum, weight_decay, form) | None: w and velocity change in place |
 | adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled) | None: in place |
 

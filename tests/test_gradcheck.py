@@ -213,6 +213,11 @@ def raising(true, *arguments):
     raise IndexError("index 5 is out of bounds")
 
 
+def head_of_void(true, dy, x, target, weight, ignore_index, *window):
+    return true(dy, x, np.where(target == ignore_index, 0, target), weight, -7, *window)
+
+
+HEAD = "upsample_cross_entropy"
 MUTANTS = {
     "flipped window in dx": ("conv2d", "conv2d_backward_input", flipped_window),
     "transposed window in dx": ("conv2d", "conv2d_backward_input", transposed_weight),
@@ -250,6 +255,14 @@ MUTANTS = {
     "class weights forgotten": ("cross_entropy", "cross_entropy_backward_input", unweighted),
     "the label's 1 forgotten": ("cross_entropy", "cross_entropy_backward_input", without_onehot),
     "loss gradient 0.05 % too large": ("cross_entropy", "cross_entropy_backward_input", scaled(1.0005)),
+    "the head's void pixels have a gradient": (HEAD, f"{HEAD}_backward_input", head_of_void),
+    "the head forgets its offset": (HEAD, f"{HEAD}_backward_input", lambda true, *a: true(*a[:-1], (0, 0))),
+    "the head forgets the weights": (
+        HEAD,
+        f"{HEAD}_backward_input",
+        lambda true, dy, x, target, weight, *rest: true(dy, x, target, None, *rest),
+    ),
+    "the head's gradient 0.05 % too large": (HEAD, f"{HEAD}_backward_input", scaled(1.0005)),
     "SGD forgets the decay": (
         "sgd",
         "sgd_step",

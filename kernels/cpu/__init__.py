@@ -49,6 +49,11 @@ try:
         max_pool2d_forward,
     )
     from .upsample import bilinear_upsample_backward_input, bilinear_upsample_forward
+    from .upsample_cross_entropy import (
+        upsample_argmax,
+        upsample_cross_entropy_backward_input,
+        upsample_cross_entropy_forward,
+    )
 finally:
     numba.config.CACHE_DIR = _callers_folder  # the caller's own kernels stay where he wants them
 
@@ -76,6 +81,9 @@ __all__ = [
     "relu_forward",
     "scale_forward",
     "sgd_step",
+    "upsample_argmax",
+    "upsample_cross_entropy_backward_input",
+    "upsample_cross_entropy_forward",
 ]
 
 _one_at_a_time = threading.RLock()

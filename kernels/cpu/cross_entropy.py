@@ -1,4 +1,4 @@
-"""Softmax cross entropy of every pixel, channels last, row by row, so that a row's exponentials are one run of memory."""
+"""Softmax cross entropy of every pixel, channels last, by rows: the exponentials of a row are one run of memory."""
 
 from __future__ import annotations
 
