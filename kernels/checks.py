@@ -55,15 +55,16 @@ def check_target(x_shape, target, weight, ignore_index) -> None:
         raise ShapeError(f"target must hold integers, but has dtype {target.dtype}")
     if weight is not None:
         expect_shape("weight", weight.shape, (x_shape[1],))
-    # Two cheap passes decide nearly always; the exact look is for those that fail them.
-    if target.size and (target.min() < 0 or target.max() >= x_shape[1]):
-        wrong = ((target < 0) | (target >= x_shape[1])) & (target != ignore_index)
-        if wrong.any():
-            n, h, w = (int(i) for i in np.argwhere(wrong)[0])
-            raise ShapeError(
-                f"label (={target[n, h, w]}) of image {n}, row {h}, column {w} must be a class from 0 to "
-                f"{x_shape[1] - 1} or the ignored label {ignore_index}"
-            )
+    wrong = target >= x_shape[1]
+    if target.dtype.kind == "i":
+        wrong |= target < 0
+    wrong &= target != ignore_index
+    if wrong.any():
+        n, h, w = (int(i) for i in np.argwhere(wrong)[0])
+        raise ShapeError(
+            f"label (={target[n, h, w]}) of image {n}, row {h}, column {w} must be a class from 0 to "
+            f"{x_shape[1] - 1} or the ignored label {ignore_index}"
+        )
 
 
 FORMS = ("caffe", "pytorch")

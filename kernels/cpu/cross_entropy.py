@@ -61,9 +61,12 @@ def _backward(team, dy, probabilities, target, weight, ignore_index, dx):
 
 
 def prepared(dtype, classes, target, weight) -> tuple[np.ndarray, np.ndarray]:
-    """(target int64, its images' rows one after the other; weight of every class), C-contiguous."""
+    """(target, its images' rows one after the other; weight of every class), C-contiguous.
+
+    Labels are uint8, as pictures hold them, or else int64: kernels are compiled for both.
+    """
     weight = np.ones(classes, dtype) if weight is None else np.ascontiguousarray(weight)
-    return in_rows(np.ascontiguousarray(target, np.int64)), weight
+    return in_rows(np.ascontiguousarray(target, np.uint8 if target.dtype == np.uint8 else np.int64)), weight
 
 
 def in_rows(array: np.ndarray) -> np.ndarray:

@@ -202,18 +202,23 @@ def bilinear_upsample_cases(draw: st.DrawFn) -> OpCase:
     return OpCase(ops.bilinear_upsample, shapes, draw(seeds), arguments)
 
 
+def _window(draw: st.DrawFn) -> tuple[Shape, Shape, Shape]:
+    """(size, offset, size of the whole) of a crop; its window often ends where the whole does."""
+    size, offset = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0))
+    rest = draw(st.sampled_from([0, 0, 1, 3])), draw(st.sampled_from([0, 0, 1, 3]))
+    return size, offset, tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+
+
 @st.composite
 def crop_cases(draw: st.DrawFn) -> OpCase:
-    size, offset, rest = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0, 0))
-    whole = tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+    size, offset, whole = _window(draw)
     shapes = {"x": (draw(batches), draw(channels), *whole)}
     return OpCase(ops.crop, shapes, draw(seeds), {"offset": offset, "size": size}, exact=True)
 
 
 @st.composite
 def crop_sum_cases(draw: st.DrawFn) -> OpCase:
-    size, offset, rest = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0, 0))
-    whole = tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+    size, offset, whole = _window(draw)
     first = draw(batches), draw(channels)
     return OpCase(
         ops.crop_sum, {"x": (*first, *size), "skip": (*first, *whole)}, draw(seeds), {"offset": offset}, exact=True
