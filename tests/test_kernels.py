@@ -573,6 +573,21 @@ def test_the_first_of_two_nans_wins(kernels):
     equal(argmax, [[[[1]]]])
 
 
+@in_every_dtype
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(2, 0, 1), (1, 1, 1), (2, 1, 2), (3, 0, 2)])
+@pytest.mark.parametrize("channels", [1, 16, 21, 35])
+def test_windows_of_two_by_two_agree_with_the_reference(channels, stride, padding, dilation, dtype):
+    """They have loops of their own, sixteen channels at once and the rest one by one: full of ties and NaN."""
+    rng = np.random.default_rng(channels)
+    x = rng.choice([0, 1, 2, NAN, -INF], (2, channels, 7, 9), p=[0.3, 0.3, 0.1, 0.1, 0.2]).astype(dtype)
+    window = (2, stride, padding, dilation, True)
+    (y, argmax), (right, winner) = (kernels.max_pool2d_forward(x, *window) for kernels in (cpu, reference))
+    equal(y, right)
+    equal(argmax, winner)
+    dy = rng.integers(-4, 5, y.shape).astype(dtype)
+    equal(*(k.max_pool2d_backward_input(dy, argmax, (7, 9), *window) for k in (cpu, reference)))
+
+
 @on_every_device
 def test_a_window_of_minus_infinity(kernels):
     y, argmax = kernels.max_pool2d_forward(np.full((1, 1, 4, 4), -INF), 3, 2, 1)

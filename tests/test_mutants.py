@@ -170,6 +170,7 @@ def test_the_command_finds_a_wrong_kernel_of_ones_own(tmp_path, capsys):
         (["--kernel", "nonsense"], "write [NAME=]FILE.py:FUNCTION"),
         (["--device", "cuda"], "'cuda' is not available"),
         (["--examples", "0"], "--examples (=0) must be at least 1"),
+        (["--threads", "0"], "--threads (=0) must be an integer from 1 to 256"),
     ],
 )
 def test_the_command_names_what_is_wrong(options, message, capsys):

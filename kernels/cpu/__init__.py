@@ -1,13 +1,14 @@
 """Numba kernels: the reference's functions, compiled, parallel over pixels or channels, channels last in memory.
 
-`layout` brings arrays into and out of channels-last order, `microkernel` is the inner loop of all convolutions.
-Every parallel loop runs over jobs whose outputs are disjoint and whose number depends on the problem alone, so
-the result does not depend on the number of threads. Compiled code is kept in the user's cache folder, in a
-folder named after a digest of these sources: files beside the sources would outlive an uninstall, and Numba
-does not see when a function that another one calls has changed.
+`layout` brings arrays into and out of channels-last order, `microkernel` is the inner loop of all convolutions, and
+`threads` hands out jobs, whose outputs are disjoint and whose number depends on the problem alone, so that the result
+does not depend on the number of threads. Outputs come from the pool of `memory`.
 
-Threads: Numba's own choice of layer (NUMBA_THREADING_LAYER overrides it). Its plainest one, `workqueue`, must not be
-entered twice at once: a lock sees to that.
+Compiled code is kept in the user's cache folder, in a folder named after a digest of these sources: files beside the
+sources would outlive an uninstall, and Numba does not see when a function that another one calls has changed.
+
+The convolutions' threads are Numba's own, of its choice of layer (NUMBA_THREADING_LAYER overrides it). The plainest,
+`workqueue`, must not be entered twice at once: a lock sees to that.
 """
 
 import functools

@@ -35,6 +35,11 @@ def reaches(geo, top: int, left: int, size: tuple[int, int], dtype) -> tuple[np.
     return (*rows, *reach(geo.W, size[1], geo.factor[1], geo.padding[1] + left, dtype))
 
 
+def intervals(rows: np.ndarray, coarse: int) -> np.ndarray:
+    """The first output row of every interval k between the coarse rows k - 1 and k, 0 <= k <= coarse, and the end."""
+    return np.searchsorted(rows, np.arange(coarse + 2))
+
+
 def scratch(numbers: int, dtype) -> np.ndarray:
     """A line of so many numbers for each thread."""
     return memory.empty((settings.threads, numbers), dtype)
@@ -104,9 +109,9 @@ def _forward(team, x, shape, rows, row_weights, columns, column_weights, scratch
 
 
 @njit(cache=True, nogil=True)
-def _backward(team, dy, shape, rows, row_weights, columns, column_weights, scratch, pieces):
+def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scratch, pieces):
     N, H, W, C = shape
-    P, Q = rows.size, columns.size
+    P, Q = starts[-1], columns.size
     line, zero = scratch[member(team)], dy.dtype.type(0)
     upper, lower, count = np.uintp(0), np.uintp(Q * C), np.uintp(Q * C)
     for job in jobs(team):
@@ -114,7 +119,7 @@ def _backward(team, dy, shape, rows, row_weights, columns, column_weights, scrat
         for unit in range(first, last):
             n, k = divmod(unit, H + 1)
             clear_run(line, 0, 2 * Q * C)
-            for p in range(np.searchsorted(rows, k), np.searchsorted(rows, k + 1)):
+            for p in range(starts[k], starts[k + 1]):
                 a, b, source = row_weights[p, 0], row_weights[p, 1], np.uintp((n * P + p) * Q * C)
                 for i in range(count):
                     line[upper + i] += a * dy[source + i] if a != 0 else zero
@@ -147,8 +152,8 @@ def bilinear_upsample_backward_input(dy, input_size, factor, padding):
     checks.same_dtype(dy=dy)
     geo = geometry.upsample((*dy.shape[:2], *input_size), factor, padding)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
-    tables = reaches(geo, 0, 0, (geo.P, geo.Q), dy.dtype)
+    rows, *tables = reaches(geo, 0, 0, (geo.P, geo.Q), dy.dtype)
     pieces = memory.empty((geo.N, geo.H + 1, 2, geo.W, geo.C), dy.dtype)
-    lines, shape = scratch(2 * geo.Q * geo.C, dy.dtype), (geo.N, geo.H, geo.W, geo.C)
-    run(_backward, parts(dy.size), channels_last(dy).reshape(-1), shape, *tables, lines, pieces.reshape(-1))
+    problem = (channels_last(dy).reshape(-1), (geo.N, geo.H, geo.W, geo.C), intervals(rows, geo.H), *tables)
+    run(_backward, parts(dy.size), *problem, scratch(2 * geo.Q * geo.C, dy.dtype), pieces.reshape(-1))
     return joined(pieces)

@@ -17,7 +17,7 @@ from .layout import channels_last
 from .pool2d import beats
 from .runs import clear_run
 from .threads import jobs, member, parts, run, share
-from .upsample import NOTHING, joined, narrow, reaches, scratch, widened
+from .upsample import NOTHING, intervals, joined, narrow, reaches, scratch, widened
 
 WORK = 8  # of a logit here, as many elements of a kernel that is bound by memory
 
@@ -90,9 +90,9 @@ def _forward(team, x, shape, tables, target, weight, ignore_index, scratch, loss
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _backward(team, dy, x, shape, tables, target, weight, ignore_index, scratch, pieces):
+def _backward(team, dy, x, shape, tables, starts, target, weight, ignore_index, scratch, pieces):
     N, H, W, C = shape
-    rows, row_weights, columns, column_weights = tables
+    _, row_weights, columns, column_weights = tables
     P, Q = target.shape[0] // max(N, 1), target.shape[1]
     size, pixels, classes = Q * C, np.uintp(Q), np.uintp(C)
     numbers, held, zero = scratch[member(team)], np.full(2, -1), x.dtype.type(0)
@@ -104,7 +104,7 @@ def _backward(team, dy, x, shape, tables, target, weight, ignore_index, scratch,
         for unit in range(first, last):
             n, k = divmod(unit, H + 1)
             clear_run(sums, 0, 2 * size)
-            for p in range(np.searchsorted(rows, k), np.searchsorted(rows, k + 1)):
+            for p in range(starts[k], starts[k + 1]):
                 a, b, row = row_weights[p, 0], row_weights[p, 1], n * P + p
                 upper, lower = _mixed(p, n * H + k, x, shape, tables, line, held)
                 _logits(line, upper, lower, a, b, classes, pixels, strip, largest)
@@ -196,11 +196,10 @@ def upsample_cross_entropy_backward_input(
     checks.expect_shape("dy", dy.shape, target.shape)
     (N, C, H, W), Q = x.shape, target.shape[2]
     labels = prepared(x.dtype, C, target, weight)
+    starts = intervals(problem[2][0], H)
     pieces, numbers = memory.empty((N, H + 1, 2, W, C), x.dtype), scratch(6 * Q * C + 2 * Q, x.dtype)
-    run(
-        _backward, parts(WORK * C * target.size), in_rows(np.ascontiguousarray(dy)), *problem, *labels, ignore_index,
-        numbers, pieces.reshape(-1),
-    )  # fmt: skip
+    gradients, outputs = in_rows(np.ascontiguousarray(dy)), (numbers, pieces.reshape(-1))
+    run(_backward, parts(WORK * C * target.size), gradients, *problem, starts, *labels, ignore_index, *outputs)
     return joined(pieces)
 
 
