@@ -16,7 +16,7 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | conv2d_backward_input(dy, w, input_size, stride, padding, dilation, groups) | dx [N, C, H, W] |
 | conv2d_backward_weight(dy, x, window, stride, padding, dilation, groups) | dw [K, C/groups, R, S] |
 | conv2d_backward_bias(dy) | db [K] |
-| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax int32 [N, C, P, Q] = h W + w |
+| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax uint8 [N, C, P, Q] = r S + s |
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
 | avg_pool2d_backward_input(dy, input_size, window, stride, padding, ceil_mode, count_include_pad) | dx |
@@ -29,6 +29,9 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | add_forward(x, y), scale_forward(x, factor) | arrays of the same shape |
 | cross_entropy_forward(x, target, weight, ignore_index) | losses [N, H, W], probabilities [N, C, H, W] |
 | cross_entropy_backward_input(dy, probabilities, target, weight, ignore_index) | dx |
+| upsample_cross_entropy_forward(x, target, weight, ignore_index, factor, padding, offset) | losses [N, P, Q] |
+| upsample_cross_entropy_backward_input(dy, x, target, weight, ignore_index, factor, padding, offset) | dx |
+| upsample_argmax(x, factor, padding, offset, size) | labels [N, P, Q]: uint8, int32 above 256 classes |
 | sgd_step(w, g, velocity, lr, momentum, weight_decay, form) | None: w and velocity change in place |
 | adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled) | None: in place |
 

@@ -32,6 +32,24 @@ def expect_rank4(name: str, shape: tuple[int, ...]) -> None:
         raise ShapeError(f"{name} must have 4 axes [N, C, H, W], but has shape {tuple(shape)}")
 
 
+def expect_rank3(name: str, shape: tuple[int, ...]) -> None:
+    """Raise unless `shape` has the three axes [N, P, Q]."""
+    if len(shape) != 3:
+        raise ShapeError(f"{name} must have 3 axes [N, P, Q], but has shape {tuple(shape)}")
+
+
+def label_dtype(classes: int) -> type:
+    """What holds predicted labels: one byte, where all classes fit into it."""
+    return np.uint8 if classes <= 256 else np.int32
+
+
+def expect_argmax(argmax, expected: tuple[int, ...]) -> None:
+    """Raise unless `argmax` holds a tap number for every output of shape `expected`."""
+    expect_shape("argmax", argmax.shape, expected)
+    if argmax.dtype != np.uint8:
+        raise ShapeError(f"argmax must be uint8, the number r S + s of a tap, but is {argmax.dtype}")
+
+
 def check_target(x_shape, target, weight, ignore_index) -> None:
     """Raise unless `target` [N, H, W] holds integers, each a class of x [N, C, H, W] or the ignored label."""
     expect_rank4("logits", x_shape)
@@ -40,15 +58,16 @@ def check_target(x_shape, target, weight, ignore_index) -> None:
         raise ShapeError(f"target must hold integers, but has dtype {target.dtype}")
     if weight is not None:
         expect_shape("weight", weight.shape, (x_shape[1],))
-    # Two cheap passes decide nearly always; the exact look is for those that fail them.
-    if target.size and (target.min() < 0 or target.max() >= x_shape[1]):
-        wrong = ((target < 0) | (target >= x_shape[1])) & (target != ignore_index)
-        if wrong.any():
-            n, h, w = (int(i) for i in np.argwhere(wrong)[0])
-            raise ShapeError(
-                f"label (={target[n, h, w]}) of image {n}, row {h}, column {w} must be a class from 0 to "
-                f"{x_shape[1] - 1} or the ignored label {ignore_index}"
-            )
+    wrong = target >= x_shape[1]
+    if target.dtype.kind == "i":
+        wrong |= target < 0
+    wrong &= target != ignore_index
+    if wrong.any():
+        n, h, w = (int(i) for i in np.argwhere(wrong)[0])
+        raise ShapeError(
+            f"label (={target[n, h, w]}) of image {n}, row {h}, column {w} must be a class from 0 to "
+            f"{x_shape[1] - 1} or the ignored label {ignore_index}"
+        )
 
 
 FORMS = ("caffe", "pytorch")

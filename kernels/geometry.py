@@ -115,6 +115,20 @@ def bilinear_filter(window: int) -> list[float]:
     return [1 - abs(i - centre) / f for i in range(window)]
 
 
+def bilinear_reach(size: int, out: int, factor: int, shift: int) -> list[tuple[int, float, float]]:
+    """(k, a, b) for each of `out` pixels of a line upsampled by `factor`, from pixel `shift` of the full line on.
+
+    The full line is the one without padding. Pixel u of the output is a x[k - 1] + b x[k] with k = floor((u + shift) /
+    factor); a or b is 0 where x, of `size` pixels, has none or the filter ends before it, and never are both.
+    """
+    taps = [*bilinear_filter(bilinear_window(factor)), 0.0]
+    reach = []
+    for u in range(out):
+        k, r = divmod(u + shift, factor)
+        reach.append((k, taps[r + factor] if k > 0 else 0.0, taps[r] if k < size else 0.0))
+    return reach
+
+
 # --- whole ops ---------------------------------------------------------------------------------------------
 
 
@@ -250,6 +264,14 @@ def pool2d(x_shape, window, stride=None, padding=0, dilation=1, ceil_mode: bool 
     return Pool2dGeometry(N, C, H, W, R, S, P, Q, stride, padding, dilation)
 
 
+def max_pool2d(x_shape, window, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> Pool2dGeometry:
+    """Geometry of a maximum pooling, whose taps r S + s are numbered in one byte."""
+    geo = pool2d(x_shape, window, stride, padding, dilation, ceil_mode)
+    if geo.R * geo.S > 256:
+        raise ShapeError(f"kernel_size (={geo.R}x{geo.S}) of a maximum pooling must have at most 256 taps")
+    return geo
+
+
 def window_counts(geo: Pool2dGeometry, include_pad: bool) -> tuple[list[int], list[int]]:
     """How many elements the windows of an average pooling count, along each axis: [P] and [Q].
 
@@ -303,6 +325,12 @@ def crop_window(shape, offset, size) -> tuple[Pair, Pair]:
                 f"crop of {axis} {start}..{start + length - 1} does not fit into the input, which has {whole}"
             )
     return (top, left), (height, width)
+
+
+def upsample_window(x_shape, factor, padding, offset, size) -> tuple[UpsampleGeometry, Pair]:
+    """(the upsampling of x, (top, left)), after checking that the window at `offset` of `size` lies in its output."""
+    geo = upsample(x_shape, factor, padding)
+    return geo, crop_window(geo.y_shape, offset, size)[0]
 
 
 def crop_sum_offset(x_shape, skip_shape, offset) -> Pair:

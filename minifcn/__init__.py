@@ -45,6 +45,7 @@ from .ops import (  # noqa: E402
     dropout,
     max_pool2d,
     relu,
+    upsample_cross_entropy,
 )
 from .tensor import Op, Tensor, from_dlpack, no_grad  # noqa: E402
 
@@ -92,4 +93,5 @@ __all__ = [
     "relu",
     "replaced",
     "scores",
+    "upsample_cross_entropy",
 ]

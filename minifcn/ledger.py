@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import metrics, ops
+from . import metrics
 from .data import IGNORE, Batch
 from .models import FCN
 from .nn import BilinearUpsample, ConvTranspose2d, init
@@ -45,7 +45,7 @@ def examine(run: Run) -> list[Line]:
     network = run.network.train().at_step(run.config.seed, 0)
     network.zero_grad()
     images = Tensor(batch.images.astype(run.config.dtype, copy=False), device=run.device)
-    loss = ops.cross_entropy(network(images), batch.labels, run.class_weights, reduction=run.config.reduction)
+    loss = network.loss(images, batch.labels, run.class_weights, reduction=run.config.reduction)
     loss.backward()
     lines = [
         _input(batch),

@@ -44,17 +44,21 @@ class Segmenter:
         network.load_state_dict(saved.weights)
         return cls(network.to(device).eval(), normalization, classes, palette)
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Class scores [N, C, H, W] of RGB images uint8 [N, H, W, 3], any size."""
+    def _input(self, images: np.ndarray) -> Tensor:
+        """What the network, now in evaluation mode, takes for RGB images uint8 [N, H, W, 3]."""
         first = next(iter(self.network.parameters()))
         x = self.normalization.apply(images).transpose(0, 3, 1, 2).astype(first.dtype, copy=False)
         self.network.eval()
+        return Tensor(x, device=first.place)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Class scores [N, C, H, W] of RGB images uint8 [N, H, W, 3], any size."""
         with no_grad():
-            return self.network(Tensor(x, device=first.place)).numpy()
+            return self.network(self._input(images)).numpy()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The most likely class of every pixel, uint8 [H, W], of an RGB image uint8 [H, W, 3]."""
-        return self.logits(image[None])[0].argmax(axis=0).astype(np.uint8)
+        return self.network.labels(self._input(image[None]))[0].astype(np.uint8, copy=False)
 
     def check_classes(self, dataset: Dataset) -> None:
         """Raise CheckpointError unless the data set has this network's number of classes."""

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from . import checkpoint, metrics, models, ops, optim, viz
+from . import checkpoint, metrics, models, optim, viz
 from .checkpoint import Checkpoint
 from .data import Augment, Batch, Dataset, Loader, Normalization, open_dataset
 from .device import get_device, known_devices
@@ -297,7 +297,7 @@ class Run:
         for i, batch in enumerate(batches):
             self.network.at_step(config.seed, standing.step * config.accumulate + i)
             images = Tensor(batch.images.astype(config.dtype, copy=False), device=self.device)
-            loss = ops.cross_entropy(self.network(images), batch.labels, self.class_weights, reduction=config.reduction)
+            loss = self.network.loss(images, batch.labels, self.class_weights, reduction=config.reduction)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise TrainingError(

@@ -133,12 +133,13 @@ def no_void(dy, probabilities, target, weight, ignore_index):
     return reference.cross_entropy_backward_input(dy, probabilities, np.where(target == 255, 0, target), weight, -1)
 
 
-def no_overlap(dy, argmax, size, *window):
+def no_overlap(dy, argmax, size, window, stride, *rest):
     """An element that won several windows gets the last one's gradient only."""
-    dx = np.zeros((*dy.shape[:2], size[0] * size[1]))
-    for place in np.ndindex(dy.shape):
-        dx[place[0], place[1], argmax[place]] = dy[place]
-    return dx.reshape(*dy.shape[:2], *size)
+    dx = np.zeros((*dy.shape[:2], *size))
+    for n, c, p, q in np.ndindex(dy.shape):
+        r, s = divmod(int(argmax[n, c, p, q]), window)
+        dx[n, c, p * stride + r, q * stride + s] = dy[n, c, p, q]
+    return dx
 
 
 def slightly_large(dy, y):

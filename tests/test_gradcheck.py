@@ -134,7 +134,7 @@ def last_maximum(true, x, *window):
             for s in range(S):
                 h, w = p * sh - ph + r * dh, q * sw - pw + s * dw
                 if 0 <= h < H and 0 <= w < W and x[n, c, h, w] == y[n, c, p, q]:
-                    argmax[n, c, p, q] = h * W + w
+                    argmax[n, c, p, q] = r * S + s
     return y, argmax
 
 
@@ -148,10 +148,12 @@ def zero_padded_maximum(true, x, *window):
 
 def without_overlap(true, dy, argmax, size, *window):
     """An element that wins twice keeps only the last window's gradient."""
-    dx = np.zeros((*dy.shape[:2], size[0] * size[1]), dy.dtype)
+    dx = np.zeros((*dy.shape[:2], *size), dy.dtype)
+    (_, S), (sh, sw), (ph, pw), (dh, dw), _ = window
     for n, c, p, q in np.ndindex(dy.shape):
-        dx[n, c, argmax[n, c, p, q]] = dy[n, c, p, q]
-    return dx.reshape(*dy.shape[:2], *size)
+        r, s = divmod(int(argmax[n, c, p, q]), S)
+        dx[n, c, p * sh - ph + r * dh, q * sw - pw + s * dw] = dy[n, c, p, q]
+    return dx
 
 
 def mean_over_batch(true, dy, *rest):
@@ -211,6 +213,11 @@ def raising(true, *arguments):
     raise IndexError("index 5 is out of bounds")
 
 
+def head_of_void(true, dy, x, target, weight, ignore_index, *window):
+    return true(dy, x, np.where(target == ignore_index, 0, target), weight, -7, *window)
+
+
+HEAD = "upsample_cross_entropy"
 MUTANTS = {
     "flipped window in dx": ("conv2d", "conv2d_backward_input", flipped_window),
     "transposed window in dx": ("conv2d", "conv2d_backward_input", transposed_weight),
@@ -248,6 +255,14 @@ MUTANTS = {
     "class weights forgotten": ("cross_entropy", "cross_entropy_backward_input", unweighted),
     "the label's 1 forgotten": ("cross_entropy", "cross_entropy_backward_input", without_onehot),
     "loss gradient 0.05 % too large": ("cross_entropy", "cross_entropy_backward_input", scaled(1.0005)),
+    "the head's void pixels have a gradient": (HEAD, f"{HEAD}_backward_input", head_of_void),
+    "the head forgets its offset": (HEAD, f"{HEAD}_backward_input", lambda true, *a: true(*a[:-1], (0, 0))),
+    "the head forgets the weights": (
+        HEAD,
+        f"{HEAD}_backward_input",
+        lambda true, dy, x, target, weight, *rest: true(dy, x, target, None, *rest),
+    ),
+    "the head's gradient 0.05 % too large": (HEAD, f"{HEAD}_backward_input", scaled(1.0005)),
     "SGD forgets the decay": (
         "sgd",
         "sgd_step",

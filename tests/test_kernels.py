@@ -15,7 +15,9 @@ from minifcn.gradcheck.data import LAYOUTS, laid_out, signed, small_integers
 from minifcn.gradcheck.tolerances import tolerance
 from minifcn.kernels import cpu, geometry, reference
 from minifcn.kernels.checks import ShapeError
+from minifcn.kernels.cpu.exponentials import exponential, logarithm
 from minifcn.kernels.reference.dropout import philox4x32, random_words, threshold
+from minifcn.kernels.settings import settings
 
 DEVICES = [pytest.param(reference, id="reference"), pytest.param(cpu, id="cpu")]
 DTYPES = ["float64", "float32"]
@@ -103,8 +105,8 @@ def test_ceil_mode_overlapping_max_pooling_by_hand(kernels):
     window = ((1, 3), (1, 2), 0, 1, True)  # windows 3 1 2 | 2 5 5 | 5 4, the last one clipped
     y, argmax = kernels.max_pool2d_forward(x, *window)
     equal(y, plane([[3, 5, 5]]))
-    equal(argmax, plane([[0, 3, 4]]))  # of two fives the first
-    assert argmax.dtype == np.int32
+    equal(argmax, plane([[0, 1, 0]]))  # of two fives the first
+    assert argmax.dtype == np.uint8
     dx = kernels.max_pool2d_backward_input(plane([[1, 10, 100]]), argmax, (1, 6), *window)
     equal(dx, plane([[1, 0, 0, 10, 100, 0]]))
 
@@ -121,7 +123,7 @@ def test_overlapping_windows_add_up(kernels):
 def test_a_tie_goes_to_the_first_in_row_major_order(kernels):
     x = np.zeros((1, 1, 4, 4))
     _, argmax = kernels.max_pool2d_forward(x, 3, 1)
-    equal(argmax[0, 0], [[0, 1], [4, 5]])
+    equal(argmax[0, 0], [[0, 0], [0, 0]])
     dx = kernels.max_pool2d_backward_input(plane([[1, 2], [4, 8]]), argmax, (4, 4), 3, 1)
     equal(dx[0, 0], [[1, 2, 0, 0], [4, 8, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
@@ -143,7 +145,8 @@ def test_padding_never_wins_a_maximum(kernels, dtype, n, ceil_mode):
     window = (3, 2, 1, 1, ceil_mode)
     y, argmax = kernels.max_pool2d_forward(x, *window)
     equal(y[0, 0], PADDED[n, ceil_mode])
-    equal(argmax, -y - 1)  # the place h W + w of the element -(h W + w + 1)
+    first = np.arange(y.shape[2]) == 0  # the windows whose first row (or column) is padding
+    equal(argmax[0, 0], 3 * first[:, None] + first)
     dx = kernels.max_pool2d_backward_input(np.ones_like(y), argmax, (n, n), *window)
     expected = np.zeros((n, n))
     starts = [0, 1, 3, 5][: y.shape[2]]
@@ -213,6 +216,25 @@ def test_softmax_loss_with_a_void_pixel_and_class_weights_by_hand(kernels, dtype
     expected = np.array([[2 * (1 / 4 - 1), 10 * 1 / 4, 0], [2 * 3 / 4, 10 * (3 / 4 - 1), 0]])
     np.testing.assert_allclose(dx[0, :, 0], expected, rtol=5e-7)
     equal(dx[..., 2], np.zeros((1, 2, 1)))
+
+
+@on_every_device
+@in_every_dtype
+def test_the_head_by_hand(kernels, dtype):
+    # Two coarse pixels, twice as wide: weights 3/4 1/4 and 1/4 3/4 in the middle, 3/4 0 and 0 3/4 at the edges. Class 1
+    # scores 0 and 4 ln 2, so e^z is 2 and 8 in the middle, 8 at the right edge; the window begins at the second pixel.
+    x = np.zeros((1, 2, 1, 2), dtype)
+    x[0, 1, 0, 1] = 4 * np.log(2)
+    target, weight, window = np.array([[[0, 1, 255]]], np.uint8), np.array([1, 4], dtype), ((1, 2), (0, 1), (0, 1))
+    losses = kernels.upsample_cross_entropy_forward(x, target, weight, 255, *window)
+    np.testing.assert_allclose(losses[0, 0], [np.log(3), 4 * np.log(9 / 8), 0], rtol=1e-6)
+    assert losses[0, 0, 2] == 0
+    dy = np.array([[[3, 9, 100]]], dtype)
+    dx = kernels.upsample_cross_entropy_backward_input(dy, x, target, weight, 255, *window)
+    # dz of class 1: 3 * 2/3 = 2 and 9 * 4 * (8/9 - 1) = -4
+    expected = np.array([2 * 0.75 - 4 * 0.25, 2 * 0.25 - 4 * 0.75])
+    np.testing.assert_allclose(dx[0, :, 0], [-expected, expected], rtol=1e-5)
+    equal(kernels.upsample_argmax(x, *window, (1, 3)), [[[1, 1, 1]]])
 
 
 @on_every_device
@@ -382,6 +404,14 @@ def cross_entropy_calls(case, rng):
     yield "cross_entropy_backward_input", (signed(rng, a["target"].shape), probabilities, *labels)
 
 
+def upsample_cross_entropy_calls(case, rng):
+    a, x = case.arguments, signed(rng, case.shapes["x"])
+    labels, window = (a["target"], a["weight"], a["ignore_index"]), (a["factor"], a["padding"], a["offset"])
+    yield "upsample_cross_entropy_forward", (x, *labels, *window)
+    yield "upsample_cross_entropy_backward_input", (signed(rng, a["target"].shape), x, *labels, *window)
+    yield "upsample_argmax", (x, *window, a["target"].shape[1:])
+
+
 def step_calls(case, rng):
     arrays = [signed(rng, case.shape) for _ in range(2)] + [abs(signed(rng, case.shape)) for _ in case.state]
     yield case.kernel, (*arrays, *case.steps[-1].values())
@@ -399,6 +429,7 @@ CALLS = {
     "add": add_calls,
     "scale": scale_calls,
     "cross_entropy": cross_entropy_calls,
+    "upsample_cross_entropy": upsample_cross_entropy_calls,
     "sgd": step_calls,
     "adam": step_calls,
 }
@@ -476,6 +507,7 @@ def test_convolutions_of_small_integers_are_exact(dtype, case):
         equal(got, expected)
 
 
+VOID_HEAD = np.where(np.arange(2 * 140 * 150) % 7, np.arange(2 * 140 * 150) % 9, 255).reshape(2, 140, 150)
 LARGE = {  # enough work for every kernel to split, odd sizes included
     "conv2d_forward": lambda x, w, dy: (x, w, None, 2, 1),
     "conv2d_backward_input": lambda x, w, dy: (dy, w, x.shape[2:], 2, 1),
@@ -489,7 +521,12 @@ LARGE = {  # enough work for every kernel to split, odd sizes included
     "relu_forward": lambda x, w, dy: (x,),
     "dropout_forward": lambda x, w, dy: (x, 0.5, (1, 2, 3)),
     "cross_entropy_forward": lambda x, w, dy: (x, np.zeros((2, 38, 31), np.uint8)),
-}
+    "upsample_cross_entropy_forward": lambda x, w, dy: (x, VOID_HEAD, None, 255, (4, 5), (1, 0), (3, 2)),
+    "upsample_cross_entropy_backward_input": lambda x, w, dy: (
+        np.sin(np.arange(VOID_HEAD.size)).reshape(VOID_HEAD.shape), x, VOID_HEAD, None, 255, (4, 5), (1, 0), (3, 2)
+    ),
+    "upsample_argmax": lambda x, w, dy: (x, (4, 5), (1, 0), (3, 2), VOID_HEAD.shape[1:]),
+}  # fmt: skip
 
 
 @in_every_dtype
@@ -500,9 +537,10 @@ def test_the_number_of_threads_changes_no_bit(name, dtype):
     arguments = LARGE[name](*arrays)
     before, results = numba.get_num_threads(), []
     try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(threads)
-            results += [run(cpu, name, arguments, dtype) for _ in range(2)]
+        for threads in (1, 2, 4):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
+            with settings.using(threads=threads):
+                results += [run(cpu, name, arguments, dtype) for _ in range(2)]
     finally:
         numba.set_num_threads(before)
     for result in results[1:]:
@@ -535,11 +573,26 @@ def test_the_first_of_two_nans_wins(kernels):
     equal(argmax, [[[[1]]]])
 
 
+@in_every_dtype
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(2, 0, 1), (1, 1, 1), (2, 1, 2), (3, 0, 2)])
+@pytest.mark.parametrize("channels", [1, 16, 21, 35])
+def test_windows_of_two_by_two_agree_with_the_reference(channels, stride, padding, dilation, dtype):
+    """They have loops of their own, sixteen channels at once and the rest one by one: full of ties and NaN."""
+    rng = np.random.default_rng(channels)
+    x = rng.choice([0, 1, 2, NAN, -INF], (2, channels, 7, 9), p=[0.3, 0.3, 0.1, 0.1, 0.2]).astype(dtype)
+    window = (2, stride, padding, dilation, True)
+    (y, argmax), (right, winner) = (kernels.max_pool2d_forward(x, *window) for kernels in (cpu, reference))
+    equal(y, right)
+    equal(argmax, winner)
+    dy = rng.integers(-4, 5, y.shape).astype(dtype)
+    equal(*(k.max_pool2d_backward_input(dy, argmax, (7, 9), *window) for k in (cpu, reference)))
+
+
 @on_every_device
 def test_a_window_of_minus_infinity(kernels):
     y, argmax = kernels.max_pool2d_forward(np.full((1, 1, 4, 4), -INF), 3, 2, 1)
     equal(y, np.full((1, 1, 2, 2), -INF))
-    equal(argmax[0, 0], [[0, 1], [4, 5]])  # never -1: padding wins nothing
+    equal(argmax[0, 0], [[4, 3], [1, 0]])  # the first tap inside the image: padding wins nothing
 
 
 @on_every_device
@@ -564,6 +617,84 @@ def test_a_nan_logit_makes_the_loss_nan_unless_the_pixel_is_void(kernels, dtype,
     dx = kernels.cross_entropy_backward_input(np.ones_like(losses), probabilities, target, None, 255)
     assert np.isnan(dx[0, :, 0, 0]).all()
     equal(dx[0, :, 0, 1], np.zeros(3))
+
+
+@on_every_device
+@in_every_dtype
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_nan_score_makes_the_heads_loss_nan_unless_the_pixel_is_void(kernels, dtype, channel):
+    x = np.zeros((1, 3, 1, 1), dtype)
+    x[0, channel] = NAN
+    target, window = np.array([[[1, 255]]], np.uint8), ((1, 2), (0, 1), 0)
+    losses = kernels.upsample_cross_entropy_forward(x, target, None, 255, *window)
+    equal(losses, [[[NAN, 0]]])
+    dx = kernels.upsample_cross_entropy_backward_input(np.ones_like(losses), x, target, None, 255, *window)
+    assert np.isnan(dx).all()
+    void = np.full_like(target, 255)
+    equal(kernels.upsample_cross_entropy_forward(x, void, None, 255, *window), [[[0, 0]]])
+    equal(kernels.upsample_cross_entropy_backward_input(losses, x, void, None, 255, *window), np.zeros_like(x))
+    equal(kernels.upsample_argmax(x, *window, (1, 2)), np.full((1, 1, 2), channel))
+
+
+@on_every_device
+@in_every_dtype
+def test_the_first_of_equal_scores_is_the_label_and_the_first_nan(kernels, dtype):
+    x = np.array([[1, 1, 0], [2, 3, 3], [NAN, NAN, 5], [1, NAN, NAN], [-INF, -INF, -INF]], dtype)[:, :, None, None]
+    labels = kernels.upsample_argmax(x, 1, 0, 0, (1, 1))
+    equal(labels.reshape(-1), [0, 1, 0, 1, 0])
+    assert labels.dtype == np.uint8
+    many = kernels.upsample_argmax(np.arange(300, dtype=dtype).reshape(1, 300, 1, 1), 1, 0, 0, 1)
+    assert (many.dtype, many.item()) == (np.int32, 299)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 5, 8])
+def test_an_infinite_score_stays_where_the_filter_carries_it(factor):
+    """Not through a weight of 0, which would make NaN of it: on the CPU, whose filter is not a matrix."""
+    x = np.zeros((1, 2, 5, 5), np.float32)
+    x[0, 1, 2, 2] = INF
+    logits = cpu.bilinear_upsample_forward(x, factor, 0)
+    assert not np.isnan(logits).any()
+    assert (logits == INF).sum() == (2 * factor - factor % 2) ** 2
+    labels = cpu.upsample_argmax(x, factor, 0, 0, logits.shape[2:])
+    equal(labels, (logits[:, 1] == INF).astype(int))
+    losses = cpu.upsample_cross_entropy_forward(x, np.zeros_like(labels), None, 255, factor, 0, 0)
+    equal(np.isnan(losses), labels)  # inf - inf
+
+
+@in_every_dtype
+@given(case=OPS["upsample_cross_entropy"])
+def test_labels_are_those_of_the_upsampled_scores(dtype, case):
+    """To the bit, ties of rounding and all: both round in the same order."""
+    a = case.arguments
+    x = np.random.default_rng(case.seed).standard_normal(case.shapes["x"]).round(1).astype(dtype)
+    size = a["target"].shape[1:]
+    logits = cpu.crop_forward(cpu.bilinear_upsample_forward(x, a["factor"], a["padding"]), a["offset"], size)
+    equal(cpu.upsample_argmax(x, a["factor"], a["padding"], a["offset"], size), logits.argmax(1))
+
+
+def test_float32_exponentials_and_logarithms_are_right_to_two_units_in_the_last_place():
+    x = np.concatenate([-np.linspace(0, 87.3, 20_000), -np.logspace(-30, 1.9, 20_000)]).astype(np.float32)
+    y = np.concatenate([np.linspace(1, 30, 20_000), np.logspace(-37, 38, 20_000), 1 + np.logspace(-7, 0, 20_000)])
+    for vectorised, exact, values in ((exponential, np.exp, x), (logarithm, np.log, y.astype(np.float32))):
+        found = compiled(vectorised)(values)
+        expected = exact(values.astype(np.float64))
+        unit = np.spacing(np.abs(expected).astype(np.float32).clip(np.finfo(np.float32).tiny))
+        assert (abs(found - expected) <= 2 * unit).all()
+    equal(compiled(exponential)(np.array([0, -90, -INF, NAN], np.float32)), [1, 0, 0, NAN])
+    equal(compiled(logarithm)(np.array([1, INF, NAN], np.float32)), [0, INF, NAN])
+
+
+def compiled(function):
+    """`function` of every element, as kernels call it."""
+
+    @numba.njit
+    def each(x):
+        y = np.empty_like(x)
+        for i in range(x.size):
+            y[i] = function(x[i])
+        return y
+
+    return each
 
 
 @on_every_device
@@ -661,8 +792,34 @@ WRONG = [
         "dy has shape (1, 5, 6), but must have (2, 5, 6)",
     ),
     (
+        lambda k: k.upsample_cross_entropy_forward(X, LABELS[0]),
+        "target must have 3 axes [N, P, Q], but has shape (5, 6)",
+    ),
+    (
+        lambda k: k.upsample_cross_entropy_forward(X, LABELS, None, 255, 1, 0, (0, 1)),
+        "crop of columns 1..6 does not fit into the input, which has 6",
+    ),
+    (lambda k: k.upsample_cross_entropy_forward(X, LABELS[:1]), "target has shape (1, 5, 6), but must have (2, 5, 6)"),
+    (
+        lambda k: k.upsample_cross_entropy_forward(X, WRONG_LABEL, None, 255, 2, 1, 0),
+        "label (=7) of image 1, row 2, column 3 must be a class from 0 to 3 or the ignored label 255",
+    ),
+    (
+        lambda k: k.upsample_cross_entropy_backward_input(np.zeros((1, 5, 6)), X, LABELS),
+        "dy has shape (1, 5, 6), but must have (2, 5, 6)",
+    ),
+    (lambda k: k.upsample_argmax(X, 2, 1, 0, (11, 6)), "crop of rows 0..10 does not fit into the input, which has 10"),
+    (
         lambda k: k.max_pool2d_backward_input(X[..., :2, :3], np.zeros((1, 1, 2, 3), np.int32), (5, 6), 2),
         "argmax has shape (1, 1, 2, 3), but must have (2, 4, 2, 3)",
+    ),
+    (
+        lambda k: k.max_pool2d_backward_input(X[..., :2, :3], X[..., :2, :3].astype(int), (5, 6), 2),
+        "argmax must be uint8, the number r S + s of a tap, but is int64",
+    ),
+    (
+        lambda k: k.max_pool2d_forward(np.zeros((1, 1, 40, 40)), (16, 17)),
+        "kernel_size (=16x17) of a maximum pooling must have at most 256 taps",
     ),
     (lambda k: k.sgd_step(V, V, V, 0.1, form="nesterov"), "form (='nesterov') must be one of caffe, pytorch"),
     (lambda k: k.sgd_step(V, np.zeros(4), V, 0.1), "g has shape (4,), but must have (3,)"),
@@ -716,9 +873,33 @@ def test_what_is_not_feasible_is_refused(call, message):
 
 
 def test_optimisers_refuse_memory_that_they_cannot_write_through():
-    w = np.zeros((4, 4))[:, ::2]
-    with pytest.raises(ShapeError, match="w must be C-contiguous to be updated in place"):
-        cpu.sgd_step(w, w.copy(), np.zeros_like(w), 0.1)
+    gaps, turned = np.zeros((4, 4))[:, ::2], np.zeros((2, 4)).T
+    with pytest.raises(ShapeError, match="w must be dense in memory, in the axis order of w, to be updated in place"):
+        cpu.sgd_step(gaps, gaps.copy(), np.zeros((4, 2)), 0.1)
+    with pytest.raises(ShapeError, match="velocity must be dense in memory, in the axis order of w"):
+        cpu.sgd_step(np.zeros((4, 2)), turned, turned, 0.1)
+
+
+@in_every_dtype
+@pytest.mark.parametrize("kernel", ["sgd_step", "adam_step"])
+@pytest.mark.parametrize("of_gradient", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_optimisers_update_weights_in_any_dense_order(kernel, of_gradient, dtype):
+    """As a convolution's weights lie: indexed [K, C, R, S], channels last in memory; a gradient may lie otherwise."""
+    rng, (K, C, R, S) = np.random.default_rng(0), (3, 5, 2, 2)
+
+    def laid(array, order):
+        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+
+    state = IN_PLACE[kernel][1:]
+    arrays = [abs(signed(rng, (K, C, R, S))).astype(dtype) for _ in range(2 + len(state))]
+    rest = (0.1, 0.9, 0.01, "caffe") if kernel == "sgd_step" else (0.1, (0.9, 0.99), 1e-8, 0.01, 3, True)
+    expected = [array.astype(np.float64) for array in arrays]
+    getattr(reference, kernel)(*expected, *rest)
+    found = [laid(array, of_gradient if i == 1 else (0, 2, 3, 1)) for i, array in enumerate(arrays)]
+    getattr(cpu, kernel)(*found, *rest)
+    for i in IN_PLACE[kernel]:
+        assert_parity(found[i], expected[i], arrays[i], kernel)
+    equal(found[1], arrays[1])
 
 
 def test_dropout_threshold():

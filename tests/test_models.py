@@ -14,6 +14,8 @@ from minifcn.data import Scenes
 from minifcn.errors import CheckpointError, MinifcnError
 from minifcn.gradcheck import NonSmooth, networks
 from minifcn.kernels import geometry as sizes
+from minifcn.kernels.checks import ShapeError
+from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.models import BACKBONES, GEOMETRIES, MODELS, build
 from minifcn.optim import Adam
 
@@ -353,25 +355,96 @@ def test_both_devices_agree_on_every_gradient():
             np.testing.assert_allclose(fast[name], slow[name], rtol=0, atol=limit, err_msg=name)
 
 
+# --- the head in one pass -----------------------------------------------------------------------------------------
+
+
+def head_gradients(net, x, target, *rule):
+    """Loss and gradients as `gradients`, by the network's own loss."""
+    net.zero_grad()
+    value = net.loss(Tensor(x, device=net.parameters()[0].device), target, *rule)
+    value.backward()
+    return value.item(), {name: parameter.grad.numpy() for name, parameter in net.named_parameters()}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batch", "sum"])
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("deconv", ["fixed", "learned"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("model", ["fcn32s", "fcn8s-at-once"])
+def test_the_loss_of_a_network_is_the_loss_of_its_logits(model, geometry, deconv, device, reduction):
+    net = with_random_scores(small(model, geometry, deconv=deconv, dtype=np.float64)).to(device).at_step(3, 1)
+    x, target, weight = image(batch=2, dtype=np.float64), labels(batch=2), np.array([1.0, 0.5, 2, 1])
+    loss, found = head_gradients(net, x, target, weight, 255, reduction)
+    expected_loss, expected = gradients(net, x, target, weight=weight, reduction=reduction)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    for name in expected:
+        limit = 1e-11 * np.abs(expected[name]).max()
+        assert limit > 0
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=limit, err_msg=name)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_full_size_logits_are_only_made_for_learned_upsampling(geometry):
+    def refuse(*arguments):
+        raise AssertionError("full-size logits")
+
+    x, target = Tensor(image()), labels()
+    with minifcn.replaced("cpu", cross_entropy_forward=refuse, crop_forward=refuse):
+        net = small(geometry=geometry)
+        assert net.loss(x, target).item() == pytest.approx(math.log(4), rel=1e-6)
+        assert not net.labels(x).any()
+        with pytest.raises(AssertionError, match="full-size logits"):
+            small(geometry=geometry, deconv="learned").loss(x, target)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_loss_of_void_images_is_zero_and_so_are_all_gradients(geometry):
+    loss, found = head_gradients(with_random_scores(small(geometry=geometry)), image(), np.full((1, *SIZE), 255))
+    assert loss == 0
+    assert not any(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("deconv", ["fixed", "learned"])
+def test_labels_of_another_size_are_refused(deconv):
+    with pytest.raises(ShapeError, match=r"target has shape \(1, 33, 40\), but must have \(1, 33, 41\)"):
+        small(deconv=deconv).loss(Tensor(image()), labels((33, 40)))
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("deconv", ["fixed", "learned"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("model", MODELS)
+def test_labels_are_the_classes_of_the_largest_scores(model, geometry, deconv, device, monkeypatch):
+    net = small(model, geometry, deconv=deconv).to(device).eval()
+    x = Tensor(image((17, 93), batch=2), device=device)
+    coarse = np.random.default_rng(0).standard_normal(net._scores(x).shape).astype(np.float32)
+    monkeypatch.setattr(net, "_scores", lambda x: Tensor(coarse, device=device))  # a narrow net has one favourite class
+    found = net.labels(x)
+    assert found.dtype == np.uint8
+    assert len(np.unique(found)) > 2
+    np.testing.assert_array_equal(found, net(x).numpy().argmax(1))
+
+
 # --- what training relies on -------------------------------------------------------------------------------------
 
 
 def test_the_number_of_threads_does_not_change_a_bit():
     net = with_random_scores(build("fcn8s", backbone="small", classes=5, width=0.5)).at_step(1, 1)
     x, target = image((64, 80), batch=2), labels((64, 80), batch=2, classes=5)
-    count = numba.get_num_threads()
-    if count < 2:
-        pytest.skip("needs two threads")
-    loss, expected = gradients(net, x, target)
-    expected = {name: gradient.copy() for name, gradient in expected.items()}
+    results, count = [], numba.get_num_threads()
     try:
-        numba.set_num_threads(1)
-        again, found = gradients(net, x, target)
+        for threads in (1, 2, 4):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
+            with kernel_settings.using(threads=threads):
+                loss, found = head_gradients(net, x, target)
+            results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
     finally:
         numba.set_num_threads(count)
-    assert again == loss
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert all(gradient.any() for gradient in found.values())
+    (loss, expected), *others = results
+    for again, found in others:
+        assert again == loss
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert all(gradient.any() for gradient in expected.values())
 
 
 def test_images_of_a_batch_do_not_see_each_other():

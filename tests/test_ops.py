@@ -11,7 +11,6 @@ from minifcn.device import get_device, known_devices
 from minifcn.errors import DeviceError, MinifcnError
 from minifcn.gradcheck import OPS, check_op, known
 from minifcn.kernels.checks import ShapeError
-from minifcn.ops.cross_entropy import CrossEntropy
 
 EXAMPLES = 25
 LINEAR = {"conv2d", "conv_transpose2d", "avg_pool2d", "bilinear_upsample", "crop", "crop_sum"}
@@ -105,9 +104,30 @@ def test_a_batch_reduction_divides_by_the_images():
     np.testing.assert_allclose(loss.item(), TOTAL, rtol=1e-14)
 
 
-def test_an_unknown_reduction():
+@pytest.mark.parametrize("loss", [ops.cross_entropy, lambda *a, **k: ops.upsample_cross_entropy(*a, 1, **k)])
+def test_an_unknown_reduction(loss):
     with pytest.raises(MinifcnError, match="reduction \\(='median'\\) must be one of mean, batch, sum, none"):
-        CrossEntropy(TARGET, reduction="median")
+        loss(Tensor(LOGITS), TARGET, reduction="median")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("device", known_devices())
+@given(case=OPS["upsample_cross_entropy"])
+def test_the_loss_of_upsampled_scores_is_that_of_the_three_ops(device, dtype, case):
+    a = dict(case.arguments)
+    factor, padding, offset = (a.pop(name) for name in ("factor", "padding", "offset"))
+    rng = np.random.default_rng(case.seed)
+    scores = rng.standard_normal(case.shapes["x"]).astype(dtype)
+    one, other = (Tensor(scores, requires_grad=True, device=device) for _ in range(2))
+    fused = ops.upsample_cross_entropy(one, **case.arguments)
+    logits = ops.crop(ops.bilinear_upsample(other, factor, padding), offset, a["target"].shape[1:])
+    composed = ops.cross_entropy(logits, **a)
+    dy = np.asarray(rng.standard_normal(fused.shape), dtype)
+    fused.backward(dy)
+    composed.backward(dy)
+    limit = 1e-12 if dtype == "float64" else 3e-5
+    np.testing.assert_allclose(fused.numpy(), composed.numpy(), rtol=limit, atol=limit)
+    np.testing.assert_allclose(grad(one), grad(other), rtol=0, atol=limit * max(1, np.abs(grad(other)).max(initial=0)))
 
 
 @pytest.mark.parametrize("device", known_devices())

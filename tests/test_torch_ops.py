@@ -46,6 +46,14 @@ def bilinear_upsample(x, factor, padding):
     return F.conv_transpose2d(x, weight, None, factor, padding, groups=x.shape[1])
 
 
+def crop(x, offset, size):
+    return x[:, :, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
+
+
+def upsample_cross_entropy(x, target, factor, padding, offset, **rest):
+    return cross_entropy(crop(bilinear_upsample(x, factor, padding), offset, target.shape[1:]), target, **rest)
+
+
 THEIRS = {
     "conv2d": conv2d,
     "conv_transpose2d": conv_transpose2d,
@@ -54,6 +62,7 @@ THEIRS = {
     "bilinear_upsample": bilinear_upsample,
     "relu": F.relu,
     "cross_entropy": cross_entropy,
+    "upsample_cross_entropy": upsample_cross_entropy,
     "add": torch.add,
     "subtract": torch.subtract,
     "multiply": torch.multiply,
@@ -63,10 +72,8 @@ THEIRS = {
     "power": torch.pow,
     "reshape": torch.reshape,
     "scale": lambda x, factor: x * factor,
-    "crop": lambda x, offset, size: x[:, :, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]],
-    "crop_sum": lambda x, skip, offset: (
-        x + skip[:, :, offset[0] : offset[0] + x.shape[2], offset[1] : offset[1] + x.shape[3]]
-    ),
+    "crop": crop,
+    "crop_sum": lambda x, skip, offset: x + crop(skip, offset, x.shape[2:]),
     "sum": lambda x, axis, keepdims: torch.sum(x, axis, keepdims) if x.ndim else x.sum(),
     "mean": lambda x, axis, keepdims: torch.mean(x, axis, keepdims) if x.ndim else x.mean(),
 }

@@ -118,13 +118,12 @@ def test_killed_at_a_random_step_and_resumed_is_bit_identical(tmp_path):
     assert logged(whole) == logged(killed), f"killed at step {stop_at}"
 
 
-def test_one_and_two_threads_give_the_same_bits(tmp_path):
-    for threads in ("1", "2"):
-        if int(threads) > os.cpu_count():
-            pytest.skip("needs two cores")
+def test_one_two_and_four_threads_give_the_same_bits(tmp_path):
+    for threads in ("1", "2", "4"):
         command = [*COMMAND, *TINY_OPTIONS, "--steps", "5", "--flip", "--run", str(tmp_path / threads)]
         subprocess.run([*command, "--threads", threads], check=True, capture_output=True)
     assert_same_bits(tmp_path / "1", tmp_path / "2")
+    assert_same_bits(tmp_path / "1", tmp_path / "4")
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):

@@ -1,42 +1,21 @@
 """Numba kernels: the reference's functions, compiled, parallel over pixels or channels, channels last in memory.
 
-`layout` brings arrays into and out of channels-last order, `microkernel` is the inner loop of all convolutions.
-Every parallel loop runs over jobs whose outputs are disjoint and whose number depends on the problem alone, so
-the result does not depend on the number of threads. Compiled code is kept in the user's cache folder, in a
-folder named after a digest of these sources: files beside the sources would outlive an uninstall, and Numba
-does not see when a function that another one calls has changed.
-
-Threads: Numba's own choice of layer (NUMBA_THREADING_LAYER overrides it). Its plainest one, `workqueue`, must not be
-entered twice at once: a lock sees to that.
+`layout` brings arrays into and out of channels-last order, `ladder` chooses how a convolution is computed, and `threads` hands
+out jobs, whose outputs are disjoint and whose number depends on the problem alone, so that the result does not depend on the
+number of threads. Outputs come from the pool of `memory`, compiled code from the folder that `cache` names.
 """
 
-import functools
-import hashlib
-import os
-import threading
-from collections.abc import Callable
-from importlib import resources
+from .cache import own_cache
 
-import numba
-import platformdirs
-
-
-def _cache_folder() -> str:
-    """Where compiled kernels are kept: NUMBA_CACHE_DIR where it is set, else the user's cache folder."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return os.environ["NUMBA_CACHE_DIR"]
-    sources = sorted(
-        (file for file in resources.files(__name__).iterdir() if file.name.endswith(".py")),
-        key=lambda file: file.name,
+with own_cache():
+    from .conv2d import (
+        conv2d_backward_bias,
+        conv2d_backward_input,
+        conv2d_backward_weight,
+        conv2d_forward,
+        conv2d_relu_backward,
+        conv2d_relu_forward,
     )
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
-    return os.path.join(platformdirs.user_cache_dir("minifcn"), f"numba-{numba.__version__}", digest)
-
-
-CACHE_FOLDER = _cache_folder()
-_callers_folder, numba.config.CACHE_DIR = numba.config.CACHE_DIR, CACHE_FOLDER
-try:
-    from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
     from .crop import crop_backward_input, crop_forward, crop_sum_forward
     from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
     from .dropout import dropout_backward_input, dropout_forward
@@ -49,8 +28,11 @@ try:
         max_pool2d_forward,
     )
     from .upsample import bilinear_upsample_backward_input, bilinear_upsample_forward
-finally:
-    numba.config.CACHE_DIR = _callers_folder  # the caller's own kernels stay where he wants them
+    from .upsample_cross_entropy import (
+        upsample_argmax,
+        upsample_cross_entropy_backward_input,
+        upsample_cross_entropy_forward,
+    )
 
 __all__ = [
     "adam_step",
@@ -63,6 +45,8 @@ __all__ = [
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "conv2d_forward",
+    "conv2d_relu_backward",
+    "conv2d_relu_forward",
     "crop_backward_input",
     "crop_forward",
     "crop_sum_forward",
@@ -76,20 +60,7 @@ __all__ = [
     "relu_forward",
     "scale_forward",
     "sgd_step",
+    "upsample_argmax",
+    "upsample_cross_entropy_backward_input",
+    "upsample_cross_entropy_forward",
 ]
-
-_one_at_a_time = threading.RLock()
-
-
-def _serialised(kernel: Callable) -> Callable:
-    """`kernel`, entered by one Python thread at a time."""
-
-    @functools.wraps(kernel)
-    def run(*arguments, **named):
-        with _one_at_a_time:
-            return kernel(*arguments, **named)
-
-    return run
-
-
-globals().update({name: _serialised(globals()[name]) for name in __all__})

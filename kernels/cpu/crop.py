@@ -1,52 +1,65 @@
-"""Crop, its adjoint, and crop-and-sum, parallel over rows."""
+"""Crop, its adjoint, and crop-and-sum: rows of the window are runs of memory, shared out over the jobs."""
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from .. import checks, geometry
+from .. import checks, geometry, memory
 from .layout import channels_first, channels_last
+from .runs import add_run, clear_run, copy_run
+from .threads import jobs, parts, run, share
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _crop(x, top, left, y):
-    N, P, Q, C = y.shape
-    for job in prange(N * P):
-        n, p = divmod(np.int64(job), P)
-        for q in range(Q):
-            for c in range(C):
-                y[n, p, q, c] = x[n, p + top, q + left, c]
+@njit(cache=True, nogil=True)
+def _crop(team, x, shape, top, left, y):
+    N, H, W, C = shape
+    P, Q = y.shape[1], y.shape[2]
+    flat = y.reshape(-1)
+    for job in jobs(team):
+        first, last = share(team, job, N * P)
+        for row in range(first, last):
+            n, p = divmod(row, P)
+            copy_run(x, ((n * H + p + top) * W + left) * C, flat, row * Q * C, Q * C)
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _pad(dy, top, left, dx):
-    N, H, W, C = dx.shape
-    P, Q = dy.shape[1], dy.shape[2]
-    for job in prange(N * H):
-        n, h = divmod(np.int64(job), H)
-        for w in range(W):
-            inside = 0 <= h - top < P and 0 <= w - left < Q
-            for c in range(C):
-                dx[n, h, w, c] = dy[n, h - top, w - left, c] if inside else 0
+@njit(cache=True, nogil=True)
+def _pad(team, dy, shape, top, left, dx):
+    N, P, Q, C = shape
+    H, W = dx.shape[1], dx.shape[2]
+    flat = dx.reshape(-1)
+    for job in jobs(team):
+        first, last = share(team, job, N * H)
+        for row in range(first, last):
+            n, h = divmod(row, H)
+            start, p = row * W * C, h - top
+            if p < 0 or p >= P:
+                clear_run(flat, start, W * C)
+                continue
+            clear_run(flat, start, left * C)
+            copy_run(dy, (n * P + p) * Q * C, flat, start + left * C, Q * C)
+            clear_run(flat, start + (left + Q) * C, (W - left - Q) * C)
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _crop_sum(x, skip, top, left, y):
-    N, P, Q, C = y.shape
-    for job in prange(N * P):
-        n, p = divmod(np.int64(job), P)
-        for q in range(Q):
-            for c in range(C):
-                y[n, p, q, c] = x[n, p, q, c] + skip[n, p + top, q + left, c]
+@njit(cache=True, nogil=True)
+def _crop_sum(team, x, skip, shape, top, left, y):
+    N, H, W, C = shape
+    P, Q = y.shape[1], y.shape[2]
+    flat = y.reshape(-1)
+    for job in jobs(team):
+        first, last = share(team, job, N * P)
+        for row in range(first, last):
+            n, p = divmod(row, P)
+            copy_run(x, row * Q * C, flat, row * Q * C, Q * C)
+            add_run(skip, ((n * H + p + top) * W + left) * C, flat, row * Q * C, Q * C)
 
 
 def crop_forward(x, offset, size):
     """See `reference.crop_forward`."""
     checks.same_dtype(x=x)
     (top, left), (height, width) = geometry.crop_window(x.shape, offset, size)
-    y = np.empty((x.shape[0], height, width, x.shape[1]), x.dtype)
-    _crop(channels_last(x), top, left, y)
+    last = channels_last(x)
+    y = memory.empty((x.shape[0], height, width, x.shape[1]), x.dtype)
+    run(_crop, parts(y.size), last.reshape(-1), last.shape, top, left, y)
     return channels_first(y)
 
 
@@ -56,8 +69,9 @@ def crop_backward_input(dy, offset, input_size):
     checks.expect_rank4("dy", dy.shape)
     N, C, *size = dy.shape
     (top, left), _ = geometry.crop_window((N, C, *input_size), offset, size)
-    dx = np.empty((N, *input_size, C), dy.dtype)
-    _pad(channels_last(dy), top, left, dx)
+    last = channels_last(dy)
+    dx = memory.empty((N, *input_size, C), dy.dtype)
+    run(_pad, parts(dx.size), last.reshape(-1), last.shape, top, left, dx)
     return channels_first(dx)
 
 
@@ -65,6 +79,7 @@ def crop_sum_forward(x, skip, offset):
     """See `reference.crop_sum_forward`."""
     checks.same_dtype(x=x, skip=skip)
     top, left = geometry.crop_sum_offset(x.shape, skip.shape, offset)
-    y = np.empty((x.shape[0], *x.shape[2:], x.shape[1]), x.dtype)
-    _crop_sum(channels_last(x), channels_last(skip), top, left, y)
+    whole = channels_last(skip)
+    y = memory.empty((x.shape[0], *x.shape[2:], x.shape[1]), x.dtype)
+    run(_crop_sum, parts(y.size), channels_last(x).reshape(-1), whole.reshape(-1), whole.shape, top, left, y)
     return channels_first(y)

@@ -1,43 +1,50 @@
-"""Dropout from Philox4x32-10: the reference's words, four elements a counter, parallel over counters."""
+"""Dropout from Philox4x32-10: the reference's words, four elements a counter."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange, uint32, uint64
+from numba import njit
 
-from .. import checks
+from .. import checks, memory
 from ..reference.dropout import KEY_STEPS, MULTIPLIERS, ROUNDS, threshold
 from .layout import channels_first, channels_last
+from .threads import jobs, parts, run, share
 
 M0, M1 = (np.uint64(m) for m in MULTIPLIERS)
-STEP0, STEP1 = (np.uint32(step) for step in KEY_STEPS)
-SHIFT = np.uint64(32)
+STEP0, STEP1 = (np.uint64(step) for step in KEY_STEPS)
+LOW, SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
 def _philox(block, step, layer, key0, key1):
-    """The four words of counter (block, step, layer) under the key."""
-    x0, x1, x2, x3 = uint32(block), uint32(uint64(block) >> SHIFT), step, layer
+    """The four words of counter (block, step, layer) under the key, all as uint64.
+
+    Between the rounds only the lower halves count, so that no vector has to change its width.
+    """
+    x0, x1, x2, x3 = block, block >> SHIFT, step, layer
     for _ in range(ROUNDS):
-        product0, product1 = M0 * uint64(x0), M1 * uint64(x2)
-        x0, x1, x2, x3 = (
-            uint32(uint32(product1 >> SHIFT) ^ x1 ^ key0),
-            uint32(product1),
-            uint32(uint32(product0 >> SHIFT) ^ x3 ^ key1),
-            uint32(product0),
-        )
-        key0, key1 = uint32(key0 + STEP0), uint32(key1 + STEP1)
-    return x0, x1, x2, x3
+        product0, product1 = M0 * (x0 & LOW), M1 * (x2 & LOW)
+        x0, x1, x2, x3 = (product1 >> SHIFT) ^ x1 ^ key0, product1, (product0 >> SHIFT) ^ x3 ^ key1, product0
+        key0, key1 = key0 + STEP0, key1 + STEP1
+    return x0 & LOW, x1 & LOW, x2 & LOW, x3 & LOW
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _dropout(x, least, factor, step, layer, key0, key1, y):
-    for index in prange((x.size + 3) // 4):
-        block = np.int64(index)
-        words = _philox(uint64(block), step, layer, key0, key1)
-        for lane in range(min(4, x.size - 4 * block)):
-            i = 4 * block + lane
-            y[i] = x[i] * factor if words[lane] >= least else 0
+@njit(cache=True, nogil=True)
+def _dropout(team, x, least, factor, step, layer, key0, key1, y):
+    zero, whole = x.dtype.type(0), x.size // 4
+    for job in jobs(team):
+        first, last = share(team, job, whole)
+        for block in range(np.uintp(first), np.uintp(last)):
+            u0, u1, u2, u3 = _philox(block, step, layer, key0, key1)
+            i = np.uintp(4) * block
+            y[i] = x[i] * factor if u0 >= least else zero
+            y[i + np.uintp(1)] = x[i + np.uintp(1)] * factor if u1 >= least else zero
+            y[i + np.uintp(2)] = x[i + np.uintp(2)] * factor if u2 >= least else zero
+            y[i + np.uintp(3)] = x[i + np.uintp(3)] * factor if u3 >= least else zero
+        if job == 0:
+            words = _philox(np.uint64(whole), step, layer, key0, key1)
+            for i in range(4 * whole, x.size):
+                y[i] = x[i] * factor if words[i - 4 * whole] >= least else zero
 
 
 def dropout_forward(x, p, key):
@@ -45,10 +52,11 @@ def dropout_forward(x, p, key):
     checks.same_dtype(x=x)
     seed, step, layer = (int(part) for part in key)
     last = channels_last(x) if x.ndim == 4 else np.ascontiguousarray(x)
-    y = np.empty_like(last)
+    y = memory.empty(last.shape, x.dtype)
     words = (part & 0xFFFFFFFF for part in (threshold(p), step, layer, seed, seed >> 32))
-    least, *counters = (np.uint32(word) for word in words)
-    _dropout(last.reshape(-1), least, x.dtype.type(1 / (1 - p)), *counters, y.reshape(-1))
+    least, *counters = (np.uint64(word) for word in words)
+    factor = x.dtype.type(1 / (1 - p))
+    run(_dropout, parts(x.size), last.reshape(-1), least, factor, *counters, y.reshape(-1))
     return channels_first(y) if x.ndim == 4 else y.reshape(x.shape)
 
 

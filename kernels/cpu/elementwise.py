@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from .. import checks
+from .. import checks, memory
 from .layout import flat_views, like
+from .threads import jobs, parts, run, share
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _relu(x, y):
-    for i in prange(x.size):
-        y[i] = 0 if x[i] <= 0 else x[i]  # NaN is not <= 0 and passes
+@njit(cache=True, nogil=True)
+def _relu(team, x, y):
+    zero = x.dtype.type(0)
+    for job in jobs(team):
+        first, last = share(team, job, x.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            y[i] = zero if x[i] <= zero else x[i]  # NaN is not <= 0 and passes
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _relu_backward(dy, y, dx):
-    for i in prange(y.size):
-        dx[i] = 0 if y[i] <= 0 else dy[i]
+@njit(cache=True, nogil=True)
+def _relu_backward(team, dy, y, dx):
+    zero = y.dtype.type(0)
+    for job in jobs(team):
+        first, last = share(team, job, y.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            dx[i] = zero if y[i] <= zero else dy[i]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _add(x, y, total):
-    for i in prange(x.size):
-        total[i] = x[i] + y[i]
+@njit(cache=True, nogil=True)
+def _add(team, x, y, total):
+    for job in jobs(team):
+        first, last = share(team, job, x.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            total[i] = x[i] + y[i]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _scale(x, factor, y):
-    for i in prange(x.size):
-        y[i] = x[i] * factor
+@njit(cache=True, nogil=True)
+def _scale(team, x, factor, y):
+    for job in jobs(team):
+        first, last = share(team, job, x.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            y[i] = x[i] * factor
 
 
 def relu_forward(x):
     """See `reference.relu_forward`."""
     checks.same_dtype(x=x)
     order, (flat,) = flat_views(x)
-    y = np.empty_like(flat)
-    _relu(flat, y)
+    y = memory.empty(flat.shape, x.dtype)
+    run(_relu, parts(x.size), flat, y)
     return like(y, x.shape, order)
 
 
@@ -47,8 +58,8 @@ def relu_backward_input(dy, y):
     checks.same_dtype(dy=dy, y=y)
     checks.expect_shape("dy", dy.shape, y.shape)
     order, (flat_y, flat_dy) = flat_views(y, dy)
-    dx = np.empty_like(flat_y)
-    _relu_backward(flat_dy, flat_y, dx)
+    dx = memory.empty(flat_y.shape, y.dtype)
+    run(_relu_backward, parts(y.size), flat_dy, flat_y, dx)
     return like(dx, y.shape, order)
 
 
@@ -57,8 +68,8 @@ def add_forward(x, y):
     checks.same_dtype(x=x, y=y)
     checks.expect_shape("y", y.shape, x.shape)
     order, (flat_x, flat_y) = flat_views(x, y)
-    total = np.empty_like(flat_x)
-    _add(flat_x, flat_y, total)
+    total = memory.empty(flat_x.shape, x.dtype)
+    run(_add, parts(x.size), flat_x, flat_y, total)
     return like(total, x.shape, order)
 
 
@@ -66,6 +77,6 @@ def scale_forward(x, factor):
     """See `reference.scale_forward`."""
     checks.same_dtype(x=x)
     order, (flat,) = flat_views(x)
-    y = np.empty_like(flat)
-    _scale(flat, x.dtype.type(factor), y)
+    y = memory.empty(flat.shape, x.dtype)
+    run(_scale, parts(x.size), flat, x.dtype.type(factor), y)
     return like(y, x.shape, order)

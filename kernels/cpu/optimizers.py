@@ -1,61 +1,61 @@
-"""SGD and Adam in place, one pass over memory, parallel over elements."""
+"""SGD and Adam in place, one pass over memory, in whatever memory order the weights have."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from .. import checks
+from .layout import flat_views
+from .threads import jobs, parts, run, share
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _sgd(w, g, velocity, lr, momentum, weight_decay, rate_inside):
-    for i in prange(w.size):
-        gradient = g[i] + weight_decay * w[i]
-        if rate_inside:
-            velocity[i] = momentum * velocity[i] + lr * gradient
-            w[i] -= velocity[i]
-        else:
-            velocity[i] = momentum * velocity[i] + gradient
-            w[i] -= lr * velocity[i]
+@njit(cache=True, nogil=True)
+def _sgd(team, w, g, velocity, lr, momentum, weight_decay, rate_inside):
+    one = w.dtype.type(1)
+    inner, outer = (lr, one) if rate_inside else (one, lr)
+    for job in jobs(team):
+        first, last = share(team, job, w.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            velocity[i] = momentum * velocity[i] + inner * (g[i] + weight_decay * w[i])
+            w[i] -= outer * velocity[i]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _adam(w, g, mean, square, lr, beta1, beta2, rest1, rest2, scale1, scale2, eps, weight_decay, decay_rate):
-    for i in prange(w.size):
-        gradient = g[i] + weight_decay * w[i]
-        w[i] -= decay_rate * w[i]
-        mean[i] = beta1 * mean[i] + rest1 * gradient
-        square[i] = beta2 * square[i] + rest2 * gradient * gradient
-        w[i] -= lr * (mean[i] / scale1) / (math.sqrt(square[i] / scale2) + eps)
+@njit(cache=True, nogil=True, error_model="numpy")  # a loop that may raise ZeroDivisionError has no vectors
+def _adam(team, w, g, mean, square, lr, beta1, beta2, rest1, rest2, scale1, scale2, eps, weight_decay, decay_rate):
+    for job in jobs(team):
+        first, last = share(team, job, w.size)
+        for i in range(np.uintp(first), np.uintp(last)):
+            gradient = g[i] + weight_decay * w[i]
+            mean[i] = beta1 * mean[i] + rest1 * gradient
+            square[i] = beta2 * square[i] + rest2 * gradient * gradient
+            step = lr * (mean[i] / scale1) / (math.sqrt(square[i] / scale2) + eps)
+            w[i] = w[i] - decay_rate * w[i] - step
 
 
-def _in_place(name: str, array: np.ndarray) -> np.ndarray:
-    """`array` as a 1-D view that writes through."""
-    if not array.flags.c_contiguous:
-        raise checks.ShapeError(f"{name} must be C-contiguous to be updated in place")
-    return array.reshape(-1)
+def _in_one_order(w: np.ndarray, g: np.ndarray, **state: np.ndarray) -> list[np.ndarray]:
+    """w, g and `state` as 1-D arrays in the memory order of w; all but g are views that write through."""
+    order, (_, gradient) = flat_views(w, g)
+    for name, array in {"w": w, **state}.items():
+        if not array.transpose(order).flags.c_contiguous:
+            raise checks.ShapeError(f"{name} must be dense in memory, in the axis order of w, to be updated in place")
+    return [w.transpose(order).reshape(-1), gradient, *(array.transpose(order).reshape(-1) for array in state.values())]
 
 
 def sgd_step(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):
     """See `reference.sgd_step`."""
     checks.check_sgd(w, g, velocity, form)
-    number = w.dtype.type
-    _sgd(
-        _in_place("w", w), np.ascontiguousarray(g).reshape(-1), _in_place("velocity", velocity),
-        number(lr), number(momentum), number(weight_decay), form == "caffe",
-    )  # fmt: skip
+    numbers = (w.dtype.type(value) for value in (lr, momentum, weight_decay))
+    run(_sgd, parts(w.size), *_in_one_order(w, g, velocity=velocity), *numbers, form == "caffe")
 
 
 def adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled):
     """See `reference.adam_step`."""
     checks.check_adam(w, g, mean, square, step)
     (beta1, beta2), decay = betas, weight_decay
-    numbers = (lr, beta1, beta2, 1 - beta1, 1 - beta2, 1 - beta1**step, 1 - beta2**step, eps)
+    rates = (lr, beta1, beta2, 1 - beta1, 1 - beta2, 1 - beta1**step, 1 - beta2**step, eps)
     decays = (0, lr * decay) if decoupled else (decay, 0)
-    _adam(
-        _in_place("w", w), np.ascontiguousarray(g).reshape(-1), _in_place("mean", mean),
-        _in_place("square", square), *(w.dtype.type(value) for value in (*numbers, *decays)),
-    )  # fmt: skip
+    numbers = (w.dtype.type(value) for value in (*rates, *decays))
+    run(_adam, parts(w.size), *_in_one_order(w, g, mean=mean, square=square), *numbers)

@@ -30,6 +30,8 @@ from ..settings import settings
 # A team is an int64 array; each of its counters has a cache line of its own.
 NEXT, DONE, MEMBERS, JOBS = 0, 8, 16, 24
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
+# Elements that are worth a job of their own in a kernel bound by memory: handing one over costs about 10 us.
+GRAIN = 1 << 15
 
 
 @intrinsic
@@ -97,6 +99,11 @@ def _all_done(team, spins):
             return True
         _pause()
     return False
+
+
+def parts(elements: int, most: int = 64) -> int:
+    """How many jobs the work on so many elements makes, from 1 to `most`: a matter of its size alone."""
+    return max(1, min(elements // GRAIN, most))
 
 
 class _Helper(threading.Thread):

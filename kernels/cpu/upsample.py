@@ -1,68 +1,149 @@
-"""Bilinear upsampling as a depthwise kernel: each output pixel reads the 2 x 2 pixels that its filter reaches,
-each input pixel's gradient gathers the window that it was spread over. Parallel over rows.
+"""Bilinear upsampling, first along rows and then along columns, where every output row mixes two widened rows.
+
+`upsample_cross_entropy` is built from the same parts. A widened row is a line of Q x C numbers in scratch memory whose
+strides are free: `pixel` between pixels, `channel` between channels. The backward pass gathers: the rows of dy between
+two coarse rows k - 1 and k add up to two lines, which are narrowed once; where the two belong to one coarse row but
+to two jobs, `joined` adds them.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from .. import checks, geometry
+from .. import checks, geometry, memory
+from ..settings import settings
 from .layout import channels_first, channels_last
+from .runs import clear_run
+from .threads import jobs, member, parts, run, share
+
+NOTHING = 2  # the line of zeros, beside the two that hold widened rows
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _forward(x, row_filter, column_filter, factor, padding, y):
-    N, H, W, C = x.shape
-    P, Q = y.shape[1], y.shape[2]
-    for job in prange(N * P):
-        n, p = divmod(np.int64(job), P)
-        h_last = (p + padding[0]) // factor[0]
-        for q in range(Q):
-            total, w_last = y[n, p, q], (q + padding[1]) // factor[1]
-            total[:] = 0
-            for h in range(max(h_last - 1, 0), min(h_last + 1, H)):
-                r = p + padding[0] - factor[0] * h
-                for w in range(max(w_last - 1, 0), min(w_last + 1, W)):
-                    s = q + padding[1] - factor[1] * w
-                    if r < len(row_filter) and s < len(column_filter):
-                        weight, line = row_filter[r] * column_filter[s], x[n, h, w]
-                        for c in range(C):
-                            total[c] += weight * line[c]
+@functools.lru_cache(maxsize=64)
+def reach(size: int, out: int, factor: int, shift: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """`geometry.bilinear_reach` as arrays: the places k [out] and the weights a, b [out, 2]."""
+    table = geometry.bilinear_reach(size, out, factor, shift)
+    return np.array([k for k, _, _ in table], np.int64), np.array([weights for _, *weights in table], dtype)
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _backward(dy, row_filter, column_filter, factor, padding, dx):
-    N, H, W, C = dx.shape
-    P, Q = dy.shape[1], dy.shape[2]
-    for job in prange(N * H):
-        n, h = divmod(np.int64(job), H)
-        for w in range(W):
-            total = dx[n, h, w]
-            total[:] = 0
-            for r in range(len(row_filter)):
-                p = factor[0] * h + r - padding[0]
-                if p < 0 or p >= P:
-                    continue
-                for s in range(len(column_filter)):
-                    q = factor[1] * w + s - padding[1]
-                    if q < 0 or q >= Q:
-                        continue
-                    weight, line = row_filter[r] * column_filter[s], dy[n, p, q]
-                    for c in range(C):
-                        total[c] += weight * line[c]
+def reaches(geo, top: int, left: int, size: tuple[int, int], dtype) -> tuple[np.ndarray, ...]:
+    """`reach` of rows and columns, for the window at (top, left) of `size` of the upsampled map."""
+    rows = reach(geo.H, size[0], geo.factor[0], geo.padding[0] + top, dtype)
+    return (*rows, *reach(geo.W, size[1], geo.factor[1], geo.padding[1] + left, dtype))
 
 
-def _filters(factor, dtype) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.array(geometry.bilinear_filter(geometry.bilinear_window(f)), dtype) for f in factor)
+def intervals(rows: np.ndarray, coarse: int) -> np.ndarray:
+    """The first output row of every interval k between the coarse rows k - 1 and k, 0 <= k <= coarse, and the end."""
+    return np.searchsorted(rows, np.arange(coarse + 2))
+
+
+def scratch(numbers: int, dtype) -> np.ndarray:
+    """A line of so many numbers for each thread."""
+    return memory.empty((settings.threads, numbers), dtype)
+
+
+@njit(cache=True, nogil=True)
+def widen(x, start, C, places, weights, line, slot, pixel, channel):
+    """The coarse row at `start` of x, upsampled along itself, into line `slot`."""
+    base = slot * places.size * C
+    for q in range(places.size):
+        a, b, target = weights[q, 0], weights[q, 1], np.uintp(base + q * pixel)
+        here, step = np.uintp(start + places[q] * C), np.uintp(channel)
+        before = here - np.uintp(C)
+        if a == 0 or b == 0:
+            only, weight = (here, b) if a == 0 else (before, a)
+            for c in range(np.uintp(C)):
+                line[target + c * step] = weight * x[only + c]
+        else:
+            for c in range(np.uintp(C)):
+                line[target + c * step] = a * x[before + c] + b * x[here + c]
+
+
+@njit(cache=True, nogil=True)
+def widened(x, row, W, C, places, weights, line, held, pixel, channel):
+    """Where in `line` coarse row `row` (of all images) stands, upsampled along itself; `held` says what is there."""
+    slot = row % 2  # neighbours have different ones
+    if held[slot] != row:
+        widen(x, row * W * C, C, places, weights, line, slot, pixel, channel)
+        held[slot] = row
+    return np.uintp(slot * places.size * C)
+
+
+@njit(cache=True, nogil=True)
+def narrow(line, start, C, places, weights, pixel, channel, out, first):
+    """The adjoint of `widen`: the coarse row at `first` of `out` from the line at `start`, both flat."""
+    for q in range(places.size):
+        a, b, source, step = weights[q, 0], weights[q, 1], np.uintp(start + q * pixel), np.uintp(channel)
+        here = np.uintp(first + places[q] * C)
+        before = here - np.uintp(C)
+        if a != 0:
+            for c in range(np.uintp(C)):
+                out[before + c] += a * line[source + c * step]
+        if b != 0:
+            for c in range(np.uintp(C)):
+                out[here + c] += b * line[source + c * step]
+
+
+@njit(cache=True, nogil=True)
+def _forward(team, x, shape, rows, row_weights, columns, column_weights, scratch, y):
+    N, H, W, C = shape
+    P, Q = rows.size, columns.size
+    line, held, count = scratch[member(team)], np.full(2, -1), np.uintp(Q * C)
+    clear_run(line, NOTHING * Q * C, Q * C)
+    for job in jobs(team):
+        first, last = share(team, job, N * P)
+        for row in range(first, last):
+            n, p = divmod(row, P)
+            a, b, k = row_weights[p, 0], row_weights[p, 1], n * H + rows[p]
+            upper = lower = np.uintp(NOTHING * Q * C)
+            if a != 0:
+                upper = widened(x, k - 1, W, C, columns, column_weights, line, held, C, 1)
+            if b != 0:
+                lower = widened(x, k, W, C, columns, column_weights, line, held, C, 1)
+            out = np.uintp(row * Q * C)
+            for i in range(count):
+                y[out + i] = a * line[upper + i] + b * line[lower + i]
+
+
+@njit(cache=True, nogil=True)
+def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scratch, pieces):
+    N, H, W, C = shape
+    P, Q = starts[-1], columns.size
+    line, zero = scratch[member(team)], dy.dtype.type(0)
+    upper, lower, count = np.uintp(0), np.uintp(Q * C), np.uintp(Q * C)
+    for job in jobs(team):
+        first, last = share(team, job, N * (H + 1))
+        for unit in range(first, last):
+            n, k = divmod(unit, H + 1)
+            clear_run(line, 0, 2 * Q * C)
+            for p in range(starts[k], starts[k + 1]):
+                a, b, source = row_weights[p, 0], row_weights[p, 1], np.uintp((n * P + p) * Q * C)
+                for i in range(count):
+                    line[upper + i] += a * dy[source + i] if a != 0 else zero
+                    line[lower + i] += b * dy[source + i] if b != 0 else zero
+            clear_run(pieces, 2 * unit * W * C, 2 * W * C)
+            narrow(line, 0, C, columns, column_weights, C, 1, pieces, 2 * unit * W * C)
+            narrow(line, Q * C, C, columns, column_weights, C, 1, pieces, (2 * unit + 1) * W * C)
+
+
+def joined(pieces: np.ndarray) -> np.ndarray:
+    """dx [N, C, H, W] of pieces [N, H + 1, 2, W, C]: interval k adds to the coarse rows k - 1 and k."""
+    N, units, _, W, C = pieces.shape
+    dx = memory.empty((N, units - 1, W, C), pieces.dtype)
+    return channels_first(np.add(pieces[:, 1:, 0], pieces[:, :-1, 1], out=dx))
 
 
 def bilinear_upsample_forward(x, factor, padding):
     """See `reference.bilinear_upsample_forward`."""
     checks.same_dtype(x=x)
     geo = geometry.upsample(x.shape, factor, padding)
-    y = np.empty((geo.N, geo.P, geo.Q, geo.C), x.dtype)
-    _forward(channels_last(x), *_filters(geo.factor, x.dtype), geo.factor, geo.padding, y)
+    last, tables = channels_last(x), reaches(geo, 0, 0, (geo.P, geo.Q), x.dtype)
+    y = memory.empty((geo.N, geo.P, geo.Q, geo.C), x.dtype)
+    lines = scratch(3 * geo.Q * geo.C, x.dtype)
+    run(_forward, parts(y.size), last.reshape(-1), last.shape, *tables, lines, y.reshape(-1))
     return channels_first(y)
 
 
@@ -71,6 +152,8 @@ def bilinear_upsample_backward_input(dy, input_size, factor, padding):
     checks.same_dtype(dy=dy)
     geo = geometry.upsample((*dy.shape[:2], *input_size), factor, padding)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
-    dx = np.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    _backward(channels_last(dy), *_filters(geo.factor, dy.dtype), geo.factor, geo.padding, dx)
-    return channels_first(dx)
+    rows, *tables = reaches(geo, 0, 0, (geo.P, geo.Q), dy.dtype)
+    pieces = memory.empty((geo.N, geo.H + 1, 2, geo.W, geo.C), dy.dtype)
+    problem = (channels_last(dy).reshape(-1), (geo.N, geo.H, geo.W, geo.C), intervals(rows, geo.H), *tables)
+    run(_backward, parts(dy.size), *problem, scratch(2 * geo.Q * geo.C, dy.dtype), pieces.reshape(-1))
+    return joined(pieces)

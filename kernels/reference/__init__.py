@@ -13,6 +13,11 @@ from .pool2d import (
     max_pool2d_forward,
 )
 from .upsample import bilinear_upsample_backward_input, bilinear_upsample_forward
+from .upsample_cross_entropy import (
+    upsample_argmax,
+    upsample_cross_entropy_backward_input,
+    upsample_cross_entropy_forward,
+)
 
 __all__ = [
     "adam_step",
@@ -38,4 +43,7 @@ __all__ = [
     "relu_forward",
     "scale_forward",
     "sgd_step",
+    "upsample_argmax",
+    "upsample_cross_entropy_backward_input",
+    "upsample_cross_entropy_forward",
 ]

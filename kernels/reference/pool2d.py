@@ -22,12 +22,13 @@ def _tap_coordinates(geo: Pool2dGeometry, r: int, s: int) -> tuple[np.ndarray, n
 
 
 def max_pool2d_forward(x, window, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """(y, argmax): the maximum of each window, and its place h W + w in the plane as int32.
+    """(y, argmax): the maximum of each window, and the number r S + s of the tap that it came from, as uint8.
 
-    The first maximum in row-major order wins; NaN wins over numbers; padding never wins.
+    The first maximum in row-major order wins; NaN wins over numbers; padding never wins. Raises ShapeError for a
+    window of more than 256 taps.
     """
     checks.same_dtype(x=x)
-    geo = geometry.pool2d(x.shape, window, stride, padding, dilation, ceil_mode)
+    geo = geometry.max_pool2d(x.shape, window, stride, padding, dilation, ceil_mode)
     y = np.full(geo.y_shape, -np.inf, x.dtype)
     argmax = np.full(geo.y_shape, -1, np.int32)
     for r in range(geo.R):
@@ -37,22 +38,23 @@ def max_pool2d_forward(x, window, stride=None, padding=0, dilation=1, ceil_mode=
             better = (argmax < 0) | (value > y) | (np.isnan(value) & ~np.isnan(y))
             wins = better & inside
             y = np.where(wins, value, y)
-            argmax = np.where(wins, (rows * geo.W + columns).astype(np.int32), argmax)
-    return y, argmax
+            argmax = np.where(wins, np.int32(r * geo.S + s), argmax)
+    return y, argmax.astype(np.uint8)
 
 
 def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """dx [N, C, H, W]: each dy goes to the place that won; windows that overlap add up."""
+    """dx [N, C, H, W]: each dy goes to the place that its window's winning tap meets; windows that overlap add up."""
     checks.same_dtype(dy=dy)
-    geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
+    geo = geometry.max_pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
-    checks.expect_shape("argmax", argmax.shape, geo.y_shape)
-    dx = np.zeros((geo.N, geo.C, geo.H * geo.W))
-    n, c = np.ogrid[: geo.N, : geo.C]
-    for p in range(geo.P):
-        for q in range(geo.Q):
-            dx[n, c, argmax[:, :, p, q]] += dy[:, :, p, q]
-    return dx.reshape(geo.x_shape).astype(dy.dtype)
+    checks.expect_argmax(argmax, geo.y_shape)
+    dx = np.zeros(geo.x_shape)
+    for r in range(geo.R):
+        for s in range(geo.S):
+            rows, columns, inside = _tap_coordinates(geo, r, s)
+            won = inside & (argmax == r * geo.S + s)
+            np.add.at(dx, (slice(None), slice(None), rows, columns), np.where(won, dy, 0))
+    return dx.astype(dy.dtype)
 
 
 def avg_pool2d_forward(x, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True):

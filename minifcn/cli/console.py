@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..device import known_devices
 from ..errors import MinifcnError
+from ..kernels.settings import SettingError, settings
 from ..metrics import Scores
 
 # A file or a pipe has no width of its own; tables should not break there at 80 columns.
@@ -55,9 +56,11 @@ def use_threads(threads: int | None) -> None:
         return
     import numba
 
-    if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
-        raise MinifcnError(f"--threads (={threads}) must be from 1 to {numba.config.NUMBA_NUM_THREADS}, the cores here")
-    numba.set_num_threads(threads)
+    try:
+        settings.threads = threads
+    except SettingError as error:
+        raise MinifcnError(f"--{error}") from error
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
 
 
 def scores_table(scores: Scores, classes: Iterable[str], share: Iterable[float]) -> Table:

@@ -32,10 +32,9 @@ def _version(library: str) -> str:
 
 def _machine() -> Table:
     """Versions, devices, threads, the micro-kernel's vectors, and the kernel cache."""
-    import numba
-
     from ..kernels import cpu
     from ..kernels.cpu import microkernel
+    from ..kernels.settings import settings
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
@@ -47,7 +46,7 @@ def _machine() -> Table:
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "libraries": ", ".join(f"{library} {_version(library)}" for library in LIBRARIES),
         "devices": ", ".join(f"{name} ({len(get_device(name).kernel_names)} kernels)" for name in known_devices()),
-        "threads": f"{numba.get_num_threads()} of {os.cpu_count()} cores",
+        "threads": f"{settings.threads} for {os.cpu_count()} cores",
         "vectors": f"{8 * microkernel.VECTOR_BYTES} bits, blocks of {microkernel.ROWS} rows",
         "kernel cache": f"{cpu.CACHE_FOLDER} ({len(cached)} files, {size:.1f} MiB)",
     }

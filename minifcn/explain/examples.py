@@ -355,6 +355,52 @@ def _cross_entropy() -> Example:
     )
 
 
+def _upsample_cross_entropy() -> Example:
+    x = _array([[[0, 0]], [[0, 4 * math.log(2)]]])[None]  # [1, 2, 1, 2]
+    taps, left, padding, factor = [0.25, 0.75, 0.75, 0.25], 1, 1, 2
+    target, void = np.array([[[0, 1, 255]]]), 255
+    steps = [f"f[{t}] = 1 - |{t} - 1.5| / 2 = {tap}" for t, tap in enumerate(taps)]
+    losses, shares, count = [], [], 2
+    for q in range(3):
+        t = int(target[0, 0, q])
+        if t == void:
+            steps.append(f"l[0,0,{q}] = 0, because target[0,0,{q}] = {void} is the ignored label")
+            continue
+        reached = [(j, q + left + padding - factor * j) for j in range(2)]
+        z = [sum(taps[s] * x[0, c, 0, j] for j, s in reached) for c in range(2)]
+        for c in range(2):
+            mixed = " + ".join(f"f[{s}] x[0,{c},0,{j}]" for j, s in reached)
+            steps.append(f"z[0,{c},0,{q}] = {mixed} = {number(z[c])}, its exponential is {number(math.exp(z[c]))}")
+        e = [math.exp(value) for value in z]
+        for c in range(2):
+            p, hit = e[c] / sum(e), int(c == t)
+            steps.append(f"p[0,{c},0,{q}] = {number(e[c])} / ({' + '.join(map(number, e))}) = {number(p)}")
+            text, shown = f"(p[0,{c},0,{q}] - {hit}) / {count}", f"({number(p)} - {hit})/{count}"
+            slope = Factor(text, (p - hit) / count, shown)
+            shares += [Share(("x", (0, c, 0, j)), (), (constant(f"f[{s}]", taps[s]), slope)) for j, s in reached]
+        loss = -math.log(e[t] / sum(e))
+        steps.append(f"l[0,0,{q}] = -log p[0,{t},0,{q}] = {number(loss)}")
+        losses.append((constant(f"l[0,0,{q}] / {count}", loss / count, f"{number(loss)}/{count}"),))
+    return Example(
+        ops.upsample_cross_entropy,
+        {"x": x},
+        _array(-18),
+        [add_up("L", (), losses)],
+        shares,
+        arguments={"target": target, "factor": (1, 2), "offset": (0, 1)},
+        kind="curved",
+        output="L",
+        steps=tuple(steps),
+        notes=(
+            "Two classes on a coarse row of two pixels, made twice as wide: four pixels, of which the last three have "
+            "labels (left = 1), the third a void one.",
+            "x[0,1,0,1] = 4 log 2, so that the exponentials of the logits z are 2 and 8 at the two pixels that count.",
+            "Every gradient of a pixel is shared out to the two coarse pixels that its logits were mixed from, with "
+            "the same weights f.",
+        ),
+    )
+
+
 # --- element by element ------------------------------------------------------------------------------------------
 
 
@@ -531,6 +577,7 @@ EXAMPLES: dict[str, Example] = {
         _relu(),
         _dropout(),
         _cross_entropy(),
+        _upsample_cross_entropy(),
         _add(),
         _subtract(),
         _multiply(),

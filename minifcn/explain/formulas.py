@@ -20,7 +20,7 @@ from html import escape
 
 FUNCTIONS = ("exp", "log", "max", "ceil")
 OPERATORS = {"sum": "∑", "max": "max"}
-GRADIENT = re.compile(r"d([xywbalL]|skip)")
+GRADIENT = re.compile(r"d([xyzwbalL]|skip)")
 VARIABLE = re.compile(rf"([B-HJ-Zb-z]|{GRADIENT.pattern})('s)?")  # in running text; A, I and a are words
 NAMES = ("skip", "stride", "pad", "dilation", "top", "left", "weight", "target", "output_padding")
 RELATIONS = {"=": "=", "<": "&lt;", "<=": "≤", ">": "&gt;", ">=": "≥"}

@@ -202,18 +202,23 @@ def bilinear_upsample_cases(draw: st.DrawFn) -> OpCase:
     return OpCase(ops.bilinear_upsample, shapes, draw(seeds), arguments)
 
 
+def _window(draw: st.DrawFn) -> tuple[Shape, Shape, Shape]:
+    """(size, offset, size of the whole) of a crop; its window often ends where the whole does."""
+    size, offset = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0))
+    rest = draw(st.sampled_from([0, 0, 1, 3])), draw(st.sampled_from([0, 0, 1, 3]))
+    return size, offset, tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+
+
 @st.composite
 def crop_cases(draw: st.DrawFn) -> OpCase:
-    size, offset, rest = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0, 0))
-    whole = tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+    size, offset, whole = _window(draw)
     shapes = {"x": (draw(batches), draw(channels), *whole)}
     return OpCase(ops.crop, shapes, draw(seeds), {"offset": offset, "size": size}, exact=True)
 
 
 @st.composite
 def crop_sum_cases(draw: st.DrawFn) -> OpCase:
-    size, offset, rest = ((draw(st.integers(low, 4)), draw(st.integers(low, 4))) for low in (1, 0, 0))
-    whole = tuple(sum(parts) for parts in zip(size, offset, rest, strict=True))
+    size, offset, whole = _window(draw)
     first = draw(batches), draw(channels)
     return OpCase(
         ops.crop_sum, {"x": (*first, *size), "skip": (*first, *whole)}, draw(seeds), {"offset": offset}, exact=True
@@ -227,23 +232,42 @@ def dropout_cases(draw: st.DrawFn) -> OpCase:
     return OpCase(ops.dropout, {"x": draw(_shapes())}, draw(seeds), arguments)
 
 
-@st.composite
-def cross_entropy_cases(draw: st.DrawFn) -> OpCase:
-    N, H, W = draw(batches), draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    C = draw(st.integers(1, 5) | st.sampled_from([16, 21]))
+def _labels(draw: st.DrawFn, seed: int, classes: int, shape: Shape) -> dict[str, Any]:
+    """Labels of any integer type, some of them void, with weights and a reduction."""
     ignore_index = draw(st.sampled_from([255, -1, 0]))
-    seed = draw(seeds)
     rng = np.random.default_rng([seed, 1])  # not the stream that the data come from
-    target = rng.integers(0, C, (N, H, W))
-    target[rng.random((N, H, W)) < draw(st.sampled_from([0.0, 0.3, 1.0]))] = ignore_index
+    target = rng.integers(0, classes, shape)
+    target[rng.random(shape) < draw(st.sampled_from([0.0, 0.3, 1.0]))] = ignore_index
     target = target.astype(draw(st.sampled_from([np.int32, np.int64] if ignore_index < 0 else [np.uint8, np.int64])))
-    arguments = {
+    return {
         "target": target,
-        "weight": draw(st.sampled_from([None, rng.uniform(0.5, 2, C)])),
+        "weight": draw(st.sampled_from([None, rng.uniform(0.5, 2, classes)])),
         "ignore_index": ignore_index,
         "reduction": draw(st.sampled_from(REDUCTIONS)),
     }
-    return OpCase(ops.cross_entropy, {"x": (N, C, H, W)}, seed, arguments, "curved")
+
+
+classes = st.integers(1, 5) | st.sampled_from([16, 21])
+
+
+@st.composite
+def cross_entropy_cases(draw: st.DrawFn) -> OpCase:
+    N, H, W, C, seed = draw(batches), draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(classes), draw(seeds)
+    return OpCase(ops.cross_entropy, {"x": (N, C, H, W)}, seed, _labels(draw, seed, C, (N, H, W)), "curved")
+
+
+@st.composite
+def upsample_cross_entropy_cases(draw: st.DrawFn) -> OpCase:
+    """Any window of the upsampled map, down to one pixel."""
+    factor = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 4, 8]))
+    padding = tuple(draw(st.integers(0, (geometry.bilinear_window(f) - 1) // 2)) for f in factor)
+    shape = draw(batches), draw(classes), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    geo, seed = geometry.upsample(shape, factor, padding), draw(seeds)
+    offset = tuple(draw(st.integers(0, whole - 1)) for whole in (geo.P, geo.Q))
+    size = tuple(draw(st.integers(1, whole - start)) for whole, start in zip((geo.P, geo.Q), offset, strict=True))
+    arguments = {"factor": factor, "padding": padding, "offset": offset}
+    arguments |= _labels(draw, seed, shape[1], (shape[0], *size))
+    return OpCase(ops.upsample_cross_entropy, {"x": shape}, seed, arguments, "curved")
 
 
 # --- arithmetic ---
@@ -338,6 +362,7 @@ OPS: dict[str, Cases] = {
     "relu": relu_cases(),
     "dropout": dropout_cases(),
     "cross_entropy": cross_entropy_cases(),
+    "upsample_cross_entropy": upsample_cross_entropy_cases(),
     "add": binary_cases(ops.add),
     "subtract": binary_cases(ops.subtract),
     "multiply": binary_cases(ops.multiply),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..kernels.settings import settings
 from . import data
 from .differences import directional, dot, norm, rms, worst_element
 from .functions import Function, Pullback
@@ -151,8 +152,9 @@ def threads(s: Subject) -> Iterator[Finding]:
     count = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
-        y, pullback = s.function.run(s.arrays)
-        gradients = pullback(s.dy)
+        with settings.using(threads=1):
+            y, pullback = s.function.run(s.arrays)
+            gradients = pullback(s.dy)
     finally:
         numba.set_num_threads(count)
     yield same("one thread", "y", y, s.y)

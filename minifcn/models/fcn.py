@@ -26,9 +26,11 @@ import numpy as np
 from .. import ops
 from ..errors import MinifcnError
 from ..kernels import geometry
+from ..kernels.checks import expect_shape, label_dtype
 from ..kernels.geometry import CoordinateMap
 from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, Module, ReLU
-from ..tensor import Tensor
+from ..ops.cross_entropy import IGNORE_INDEX
+from ..tensor import Tensor, no_grad
 from .backbones import BACKBONES
 
 GEOMETRIES = ("exact", "pad100")
@@ -153,9 +155,43 @@ class FCN(Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        last = self.last_upsampling
+        return ops.crop(getattr(self, last)(self._scores(x)), self.offsets[last], x.shape[2:])
+
+    def loss(
+        self,
+        images: Tensor,
+        target: Any,
+        weight: Any = None,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """`ops.cross_entropy(self(images), target, ...)`, without its full-size logits where upsampling is fixed.
+
+        `target` [N, H, W], an array or Tensor of integers. Raises ShapeError for a target of another shape, or with
+        a label that is neither a class nor ignored.
+        """
+        rule, last = (weight, ignore_index, reduction), getattr(self, self.last_upsampling)
+        if not isinstance(last, BilinearUpsample):
+            return ops.cross_entropy(self(images), target, *rule)
+        expect_shape("target", target.shape, (images.shape[0], *images.shape[2:]))
+        window = (last.factor, last.padding, self.offsets[self.last_upsampling])
+        return ops.upsample_cross_entropy(self._scores(images), target, *window, *rule)
+
+    def labels(self, images: Tensor) -> np.ndarray:
+        """The class with the largest score of every pixel, [N, H, W], uint8 up to 256 classes; it has no gradient."""
+        last = getattr(self, self.last_upsampling)
+        with no_grad():
+            if not isinstance(last, BilinearUpsample):
+                return self(images).numpy().argmax(axis=1).astype(label_dtype(self.classes))
+            x = self._scores(images)
+        window = (last.factor, last.padding, self.offsets[self.last_upsampling], images.shape[2:])
+        return x.place.to_host(x.place.kernel("upsample_argmax")(x.data, *window))
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """Class scores [N, classes, h, w] before the last upsampling."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise MinifcnError(f"images must have shape [N, 3, H, W], but have {x.shape}")
-        H, W = x.shape[2:]
         pools: dict[str, Tensor] = {}
         for name in self.trunk:
             x = getattr(self, name)(x)
@@ -170,7 +206,7 @@ class FCN(Module):
                 x = ops.crop_sum(upscored, skip, self.offsets[score])
             else:
                 x = ops.crop_sum(skip, upscored, self.offsets[up])
-        return ops.crop(getattr(self, self.last_upsampling)(x), self.offsets[self.last_upsampling], (H, W))
+        return x
 
 
 def fcn32s(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", **settings: Any) -> FCN:

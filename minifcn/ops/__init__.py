@@ -24,6 +24,7 @@ from .relu import ReLU, relu
 from .reshape import Reshape, reshape
 from .scale import Scale, scale
 from .sum import Sum, mean, sum
+from .upsample_cross_entropy import UpsampleCrossEntropy, upsample_cross_entropy
 
 __all__ = [
     "Add",
@@ -45,6 +46,7 @@ __all__ = [
     "Reshape",
     "Scale",
     "Sum",
+    "UpsampleCrossEntropy",
     "add",
     "avg_pool2d",
     "bilinear_upsample",
@@ -66,4 +68,5 @@ __all__ = [
     "scale",
     "subtract",
     "sum",
+    "upsample_cross_entropy",
 ]

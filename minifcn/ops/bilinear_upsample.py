@@ -41,12 +41,15 @@ class BilinearUpsample(Op):
         return (self.kernel("bilinear_upsample_backward_input")(dy, self.input_size, *self.window),)
 
 
+def default_padding(factor: Size) -> tuple[int, int]:
+    """The padding that leaves exactly F H x F W pixels."""
+    vertical, horizontal = geometry.pair(factor, "factor", 1)
+    return geometry.bilinear_padding(vertical), geometry.bilinear_padding(horizontal)
+
+
 def bilinear_upsample(x: Tensor, factor: Size, padding: Size | None = None) -> Tensor:
     """x [N, C, H, W] upsampled by `factor`: [N, C, P, Q], P = F (H - 1) + R - 2 padding, R = 2 F - F mod 2.
 
     `padding` None is ceil((F - 1) / 2), which gives exactly P = F H; 0 keeps the whole border, as Caffe's nets do.
     """
-    if padding is None:
-        vertical, horizontal = geometry.pair(factor, "factor", 1)
-        padding = (geometry.bilinear_padding(vertical), geometry.bilinear_padding(horizontal))
-    return BilinearUpsample(factor, padding)(x)
+    return BilinearUpsample(factor, default_padding(factor) if padding is None else padding)(x)

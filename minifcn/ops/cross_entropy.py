@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from ..device import Device
 from ..errors import MinifcnError
 from ..tensor import Op, Tensor
 
@@ -40,41 +41,64 @@ REDUCTIONS = ("mean", "batch", "sum", "none")
 IGNORE_INDEX = 255
 
 
-class CrossEntropy(Op):
-    """Loss (a scalar, or [N, H, W] for "none") of logits [N, C, H, W] against labels `target` [N, H, W]."""
+class Labels:
+    """The labels [N, H, W] of a loss, the weights [C] of its classes, and how the losses of its pixels become one."""
 
     def __init__(
         self, target: Any, weight: Any = None, ignore_index: int = IGNORE_INDEX, reduction: str = "mean"
     ) -> None:
         if reduction not in REDUCTIONS:
             raise MinifcnError(f"reduction (={reduction!r}) must be one of {', '.join(REDUCTIONS)}")
-        self.target, self.weight, self.ignore_index, self.reduction = target, weight, ignore_index, reduction
+        target, weight = (value.data if isinstance(value, Tensor) else value for value in (target, weight))
+        self.target = np.asarray(target)
+        self.weight = None if weight is None else np.asarray(weight)
+        self.ignore_index, self.reduction = ignore_index, reduction
 
-    def _normaliser(self, x: Any) -> float:
+    def on(self, device: Device, dtype: Any) -> tuple[Any, Any, int]:
+        """(target, weight, ignore_index) as the kernels of `device` take them."""
+        self.target = device.asarray(self.target)
+        if self.weight is not None:
+            self.weight = device.asarray(self.weight).astype(dtype, copy=False)
+        self.xp = device.xp
+        return self.target, self.weight, self.ignore_index
+
+    def _normaliser(self) -> float:
         """What the sum of the pixels' losses is divided by; never 0."""
         if self.reduction == "batch":
-            return max(1, x.shape[0])
+            return max(1, self.target.shape[0])
         if self.reduction != "mean":
             return 1
-        valid = self.target[self.target != self.ignore_index]
-        total = valid.size if self.weight is None else float(self.weight[valid].sum(dtype=np.float64))
-        return total or 1
+        valid = self.target != self.ignore_index
+        if self.weight is None:
+            return int(self.xp.count_nonzero(valid)) or 1
+        return float(self.weight[self.target[valid]].sum(dtype=np.float64)) or 1
 
-    def forward(self, x: Any) -> Any:
-        self.target = self.device.asarray(self.target)
-        if self.weight is not None:
-            self.weight = self.device.asarray(self.weight).astype(x.dtype, copy=False)
-        self.labels = (self.target, self.weight, self.ignore_index)
-        losses, self.probabilities = self.kernel("cross_entropy_forward")(x, *self.labels)
-        self.normaliser = self._normaliser(x)
+    def reduced(self, losses: Any) -> Any:
+        """The loss, of the losses of all pixels."""
+        self.normaliser = self._normaliser()
         if self.reduction == "none":
             return losses
-        return self.device.xp.asarray(losses.sum(dtype=np.float64) / self.normaliser, dtype=x.dtype)
+        return self.xp.asarray(losses.sum(dtype=np.float64) / self.normaliser, dtype=losses.dtype)
+
+    def spread(self, dy: Any) -> Any:
+        """dl [N, H, W], the gradient of every pixel's loss, of the gradient of what `reduced` returned."""
+        return self.xp.broadcast_to(dy / dy.dtype.type(self.normaliser), self.target.shape)
+
+
+class CrossEntropy(Op):
+    """Loss (a scalar, or [N, H, W] for "none") of logits [N, C, H, W] against `labels`."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+
+    def forward(self, x: Any) -> Any:
+        self.arguments = self.labels.on(self.device, x.dtype)
+        losses, self.probabilities = self.kernel("cross_entropy_forward")(x, *self.arguments)
+        return self.labels.reduced(losses)
 
     def backward(self, dy: Any) -> tuple[Any]:
-        shape = self.target.shape
-        dl = self.device.xp.broadcast_to(dy / dy.dtype.type(self.normaliser), shape)
-        return (self.kernel("cross_entropy_backward_input")(dl, self.probabilities, *self.labels),)
+        dl = self.labels.spread(dy)
+        return (self.kernel("cross_entropy_backward_input")(dl, self.probabilities, *self.arguments),)
 
 
 def cross_entropy(
@@ -89,6 +113,4 @@ def cross_entropy(
     `weight` [C] scales each class; pixels labelled `ignore_index` do not count; `reduction` is mean, batch, sum or
     none. Raises ShapeError for a label that is neither a class nor ignored, and names it and its pixel.
     """
-    target, weight = (value.data if isinstance(value, Tensor) else value for value in (target, weight))
-    weight = None if weight is None else np.asarray(weight)
-    return CrossEntropy(np.asarray(target), weight, ignore_index, reduction)(x)
+    return CrossEntropy(Labels(target, weight, ignore_index, reduction))(x)

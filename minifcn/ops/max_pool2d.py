@@ -13,7 +13,8 @@ Backward
     dx[n,c,h,w] = sum over the windows (p,q) that (h,w) won of dy[n,c,p,q].
 
     In a tie there is no derivative; the first maximum in row-major order takes all, one of the subgradients. NaN
-    wins over every number, so that it is seen at the output. The forward pass keeps the winner's place h W + w.
+    wins over every number, so that it is seen at the output. The forward pass keeps which tap of its window won, as
+    r S + s in one byte: with (p,q) it says which (h,w) that is.
 
 Source
     Ranzato et al., 2007, "Unsupervised learning of invariant feature hierarchies"; Caffe's pooling layer (Jia et
@@ -60,6 +61,6 @@ def max_pool2d(
 ) -> Tensor:
     """Maximum of each window of x [N, C, H, W]: [N, C, P, Q]; `stride` None means `kernel_size`.
 
-    Raises ShapeError where a window would hold no element of x.
+    Raises ShapeError where a window would hold no element of x, or has more than 256 taps.
     """
     return MaxPool2d(kernel_size, stride, padding, dilation, ceil_mode)(x)
