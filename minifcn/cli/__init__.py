@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import MinifcnError
 from ..kernels.checks import ShapeError
 
-COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align")
+COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align", "bench")
 
 
 def _parser() -> argparse.ArgumentParser:
