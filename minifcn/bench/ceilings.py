@@ -2,8 +2,8 @@
 
 Multiply-adds: the block product of all convolutions on operands that stay in the first cache, on all threads. Bytes: a
 copy of arrays far larger than the caches, reads and writes counted.
-If the first has moved by more than 5 % when a run ends, or the second by more than 30 %, the machine was busy, and the run
-gives no verdict. (On a quiet virtual machine the first stays within 3 %, but the second was measured from 29 to 46 GB/s.)
+If the first has moved by more than 5 % when a run ends, or the second by more than 30 %, the machine was busy, and the
+run gives no verdict. (On a quiet virtual machine the first stayed within 3 %, the second went from 29 to 46 GB/s.)
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         if proofs[name].passed:
             jobs[name] = job
             contestants[name] = job.contestant(writable=not work.uses_weights)
-            if work.uses_weights:
+            if _has_transform(work, name):
                 contestants[f"{name} {record.TRANSFORM}"] = job.contestant(writable=True)
     baselines, baseline_proofs = _baselines(work, truths, setting.peer)
     if contestants:
@@ -121,11 +121,16 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         else:
             record.judge(row, proofs[name], baseline_proofs)
         if name in jobs:
-            alternatives = {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if work.uses_weights else {}
+            alternatives = {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if _has_transform(work, name) else {}
             record.fill(row, taken, name, alternatives, tuple(baselines))
         yield row
     if setting.peer:
         setting.peer.ask("drop")
+
+
+def _has_transform(work: Convolution, name: str) -> bool:
+    """Whether kernel `name` may derive something from weights: the reference does not."""
+    return work.uses_weights and name != rungs.NUMPY
 
 
 def _baselines(
@@ -134,7 +139,7 @@ def _baselines(
     """PyTorch in each memory format: those that are right as contestants, and all proofs."""
     contestants, proofs = {}, {}
     for form in FORMATS if peer else ():
-        name = f"torch {form}"
+        name = f"{peer.baseline} {form}"
         peer.ask("prepare", name, work, form)
         proofs[name] = RIGHT
         for number, truth in enumerate(truths):

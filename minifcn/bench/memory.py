@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from ..errors import MinifcnError
-from .peer import environment
+from .peer import BASELINES, environment
 from .work import Network
 
 CALLS = 3
@@ -43,13 +43,13 @@ def reset() -> bool:
 
 
 def measure(side: str, work: Network, threads: int, device: str = "cpu", form: str = "channels_last") -> dict[str, Any]:
-    """{"peak_bytes", "before_bytes", "reset", ...} of `side`. Raises MinifcnError where its process fails."""
+    """{"peak_bytes", "before_bytes", "reset", ...} of `side`, "minifcn" or a baseline. Raises MinifcnError where its process fails."""
     request = pickle.dumps((side, work, threads, device, form))
     result = subprocess.run(
         [sys.executable, "-m", "minifcn.bench.memory"],
         input=request,
         capture_output=True,
-        env=environment(threads),
+        env=environment(threads, side),
         check=False,
     )
     if result.returncode:
@@ -60,7 +60,7 @@ def measure(side: str, work: Network, threads: int, device: str = "cpu", form: s
 
 def _job(side: str, work: Network, threads: int, device: str, form: str) -> Any:
     """A function that builds the job; all imports are done before."""
-    if side == "torch":
+    if side in BASELINES:
         import torch
 
         from .torch_peer import NetworkJob

@@ -104,6 +104,15 @@ def _kind(name: str) -> str:
     return name if name in ("logits", "loss") else "gradient"
 
 
+def worst_by_kind(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """The largest L2 error of logits, loss and gradients, for the record."""
+    worst: dict[str, float] = {}
+    for name in found.keys() & truth.keys() - {"labels"}:
+        if found[name].shape == truth[name].shape:
+            worst[_kind(name)] = max(worst.get(_kind(name), 0.0), gate.errors(found[name], truth[name])[0])
+    return {kind: record.finite(value) for kind, value in sorted(worst.items())}
+
+
 def compare(found: dict[str, np.ndarray], truth: dict[str, np.ndarray], dtype: str) -> Proof:
     """Every quantity by its L2 error; a label may differ only where float64 leaves both classes equal to rounding."""
     proof, limits = RIGHT, TOLERANCES[dtype]
@@ -150,15 +159,17 @@ def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[
         params={"size": work.size, "batch": work.batch, "classes": work.classes},
     )  # fmt: skip
     for form in FORMATS if peer else ():
-        name = f"torch {form}"
+        name = f"{peer.baseline} {form}"
         peer.ask("prepare", name, work, form)
         baseline_proofs[name] = compare(peer.ask("proof", name, 0), truth, work.dtype)
         if baseline_proofs[name].passed:
             contestants[name] = lambda repeats, name=name: peer.ask("time", name, repeats)
     with replaced(setting.device, **kernels):
         own = OwnNetwork(work, setting.device)
-        proof = compare(own.proof(0), truth, work.dtype)
-        del truth
+        found = own.proof(0)
+        proof = compare(found, truth, work.dtype)
+        result["errors_by_kind"] = worst_by_kind(found, truth)
+        del found, truth
         record.judge(result, proof, baseline_proofs)
         if proof.passed:
             taken = take({record.OWN: own.contestant()} | contestants, setting.budget, record.OWN, tuple(contestants))

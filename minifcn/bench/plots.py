@@ -60,7 +60,7 @@ def _layers(found: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     """Bars of each layer, ours beside PyTorch's better format, a panel a direction; and the roofline below."""
     directions = [op for op in DIRECTIONS if any(row["op"] == op for row in rows)]
     figure = new_figure(10, 2.4 * len(directions) + 3.6)
-    figure.subplots_adjust(hspace=0.75)
+    figure.set_layout_engine("constrained")
     panels = figure.subplots(len(directions) + 1, 1)
     for axes, op in zip(panels, directions, strict=False):
         own = [row for row in rows if row["op"] == op and row["kernel"] == record.OWN]

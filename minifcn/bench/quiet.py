@@ -29,7 +29,7 @@ def rest() -> bool:
 def sample(call: Callable[[int], Any], repeats: int) -> float:
     """Seconds a call, over `repeats` calls of call(i), then rest.
 
-    Where there are several, some run before the clock does: they wake threads and fill the caches that stay with the op.
+    Where there are several, some run before the clock does: they wake threads, and bring in weights and code.
     """
     awake = time.perf_counter() + LEAD
     while repeats > 1 and time.perf_counter() < awake:

@@ -62,7 +62,7 @@ def judge(row: dict[str, Any], proof: Proof, baselines: dict[str, Proof]) -> Non
     row["notes"] += proof.broken
     row["baseline_gate"] = {name: "ok" if one.passed else "WRONG" for name, one in baselines.items()}
     row["baseline_error"] = {
-        name: {"l2": _finite(one.l2), "max": _finite(one.largest)} for name, one in baselines.items()
+        name: {"l2": finite(one.l2), "max": finite(one.largest)} for name, one in baselines.items()
     }
     row["notes"] += [f"{name}: {text}" for name, one in baselines.items() for text in one.broken]
 
@@ -124,10 +124,10 @@ def _micros(times: list[float]) -> list[float]:
 
 
 def _errors(proof: Proof) -> dict[str, float | None]:
-    return {"l2": _finite(proof.l2), "max": _finite(proof.largest)}
+    return {"l2": finite(proof.l2), "max": finite(proof.largest)}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """JSON has no NaN."""
     return value if math.isfinite(value) else None
 

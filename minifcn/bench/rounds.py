@@ -1,7 +1,7 @@
 """The turns: every contestant once a round, until the times say enough.
 
-The order of a round is drawn anew (from a fixed seed): in a rotating one everybody always follows the same contestant, and
-inherits what that one leaves in the caches.
+The order of a round is drawn anew (from a fixed seed): in a rotating one everybody always follows the same contestant,
+and inherits what that one leaves in the caches.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ def _error(row: dict[str, Any]) -> str:
 
 
 def _baseline(row: dict[str, Any], form: str) -> str:
-    if row.get("baseline_gate", {}).get(f"torch {form}") == "WRONG":
-        return "WRONG"
-    return milliseconds(row.get("baseline_medians_us", {}).get(f"torch {form}"))
+    gates = {name.split()[-1]: state for name, state in row.get("baseline_gate", {}).items()}
+    medians = {name.split()[-1]: value for name, value in row.get("baseline_medians_us", {}).items()}
+    return "WRONG" if gates.get(form) == "WRONG" else milliseconds(medians.get(form))
 
 
 def _kernel(row: dict[str, Any]) -> str:
@@ -80,13 +80,13 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     last = (_error(row), row["verdict"])
     if row["op"] in ("step", "infer"):
         rate = f"{row['params']['batch'] / row['median_us'] * 1e6:.1f}" if timed else GATELESS
-        peaks = _pair(*(_megabytes(row, side) for side in ("minifcn", "torch")))
+        peaks = _pair(*(_megabytes(row, side) for side in ("minifcn", "baseline")))
         name = f"{row['op']}, {row['layer']}"
         return (name, row["shape"], _kernel(row), time, rate, baselines, ratio(row), peaks, *last)
     rate = f"{row['flop'] / row['median_us'] / 1e3:.0f}" if timed else GATELESS
     floor = f"{row['pct_floor']:.0f}" if row.get("pct_floor") else GATELESS
     again = row.get("alternatives", {}).get(TRANSFORM, {})
-    name = f"{row['layer']} {row['op'].removeprefix('conv2d_').replace('_', ' ')}"
+    name = f"{row['layer']} {row['op'].removeprefix('conv2d_').replace('_', ' ')}".strip()
     transform = milliseconds(again.get("median_us"))
     return (
         name, row["shape"], _kernel(row), time, rate, floor, baselines, ratio(row), transform, ratio(again), *last
@@ -104,6 +104,8 @@ def summary(record: dict[str, Any]) -> list[str]:
     if record["fast_1"] is not None and len(record["results"]) > 1 and record.get("worst") is not None:
         share = f"fast_1 {record['fast_1']:.2f}, fast_1.5 {record['fast_1.5']:.2f}"
         lines.append(f"{share} of {len(record['results'])} rows; worst ratio {record['worst']:.2f}")
+    if record["settings"].get("baseline"):
+        lines.append(f"PyTorch: {record['settings']['baseline']}, the better format of each row is the opponent")
     before, after = (record["calibration"][when] for when in ("before", "after"))
     state = "steady" if record["calibration"]["ok"] else "BUSY: no verdicts"
     lines.append(

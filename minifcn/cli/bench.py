@@ -77,7 +77,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, budget: Budget) -> None:
     parser.add_argument("--dtype", default="float32", choices=tuple(record.PRECISION), help="default: float32")
-    parser.add_argument("--baseline", choices=BASELINES, help="measure beside it, in a process of its own")
+    parser.add_argument(
+        "--baseline", choices=tuple(BASELINES), help="beside PyTorch as it is, or tuned: its allocator keeps memory"
+    )
     parser.add_argument(
         "--kernel",
         action="append",
@@ -139,7 +141,7 @@ def _works(arguments: argparse.Namespace) -> list[Convolution]:
             raise MinifcnError(f"--shape (={text!r}): groups (={groups}) must divide the channels (={C})")
         w_shape = (K, C // groups, window["k"], window["k"])
         geo = geometry.conv2d((N, C, H, W), w_shape, window["s"], padding, window["d"], groups)
-        found.append(layers.from_geometry(arguments.op, f"{N}x{C}x{H}", geo, arguments.dtype))
+        found.append(layers.from_geometry(arguments.op, "", geo, arguments.dtype))
     return found
 
 
@@ -163,8 +165,8 @@ def _network_row(arguments: argparse.Namespace, setting: Setting, kernels: dict[
     if not arguments.no_memory:
         row["memory"] = {"minifcn": memory.measure("minifcn", work, settings.threads, setting.device)}
         if row.get("baseline"):
-            form = row["baseline"].removeprefix("torch ")
-            row["memory"]["torch"] = memory.measure("torch", work, settings.threads, form=form)
+            side, form = row["baseline"].split()
+            row["memory"]["baseline"] = memory.measure(side, work, settings.threads, form=form)
     return row
 
 
@@ -185,7 +187,7 @@ def _styled(cells: Iterable[str]) -> list[str]:
 
 
 def _watched(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rows; on a terminal they appear as they are measured, without the verdicts, which the last calibration allows."""
+    """All rows; on a terminal they appear as they are measured; verdicts wait for the calibration."""
     table, found = _columns(tables.titles(kind)), []
     with Live(table, console=console, auto_refresh=False, transient=True, vertical_overflow="visible") as live:
         for row in rows:
@@ -200,7 +202,7 @@ def _explain(rows: list[dict[str, Any]]) -> None:
     print(f"\n{rungs.describe(rows[0]['device'])}")
     for row in rows:
         lines = [f"chosen {row.get('chosen', row['algorithm'])}", *row["notes"]]
-        print(f"{row['layer']} {row['op']} {row['kernel']}: {'; '.join(lines)}")
+        print(f"{row['layer'] or row['shape']} {row['op']} {row['kernel']}: {'; '.join(lines)}")
 
 
 def _run_measurement(arguments: argparse.Namespace) -> int:
@@ -238,7 +240,7 @@ def _report(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
         print(line)
     wrong = [row for row in found["results"] if row["gate"] == "WRONG"]
     for row in wrong:
-        print(f"WRONG: {row['layer']} {row['op']} {row['kernel']}: {'; '.join(row['notes'])}")
+        print(f"WRONG: {row['layer'] or row['shape']} {row['op']} {row['kernel']}: {'; '.join(row['notes'])}")
     if arguments.what == "step" and "waterfall" in found["results"][0]:
         print("\n" + waterfall.text(found["results"][0]["waterfall"]))
     if arguments.explain:
