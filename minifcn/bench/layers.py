@@ -46,8 +46,9 @@ def convolutions_of(work: Network) -> list[tuple[str, Conv2dGeometry, tuple[int,
 
 def works(network: Network) -> Iterator[Convolution]:
     """One work for each layer and direction; nobody asks for the gradient of the images."""
+    found = convolutions_of(network)
     for op in OPS:
-        for index, (name, geo, order) in enumerate(convolutions_of(network)):
+        for index, (name, geo, order) in enumerate(found):
             if index or op != "conv2d_backward_input":
                 yield from_geometry(op, name, geo, network.dtype, order)
 

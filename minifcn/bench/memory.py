@@ -43,7 +43,10 @@ def reset() -> bool:
 
 
 def measure(side: str, work: Network, threads: int, device: str = "cpu", form: str = "channels_last") -> dict[str, Any]:
-    """{"peak_bytes", "before_bytes", "reset", ...} of `side`, "minifcn" or a baseline. Raises MinifcnError where its process fails."""
+    """{"peak_bytes", "before_bytes", "reset", ...} of `side`, which is "minifcn" or a baseline.
+
+    Raises MinifcnError where its process fails.
+    """
     request = pickle.dumps((side, work, threads, device, form))
     result = subprocess.run(
         [sys.executable, "-m", "minifcn.bench.memory"],

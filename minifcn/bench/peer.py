@@ -19,8 +19,9 @@ from ..errors import MinifcnError
 
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 FORMATS = ("nchw", "channels_last")
-# glibc returns large arrays to the system, and the next ones cost a page fault for every 4 KiB: a training step of VGG16
-# was measured at 1.4 to 2.3 s so, and at 0.8 s where memory is kept, as PyTorch's tuning guide has other allocators do.
+# glibc returns large arrays to the system, and the next ones cost a page fault for every 4 KiB: a training step over
+# VGG16 was measured at 1.4 to 2.3 s so, and at 0.8 s where memory is kept. PyTorch's tuning guide suggests allocators
+# that keep it.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000", "MALLOC_TOP_PAD_": "67108864"}
 BASELINES = {"torch": {}, "torch-tuned": KEEP_MEMORY}  # what their process finds in its environment
 
@@ -30,7 +31,7 @@ class PeerError(MinifcnError):
 
 
 def environment(threads: int, baseline: str | None = None) -> dict[str, str]:
-    """That of a process with `threads` threads which imports this very package, and of the baseline's where it is one."""
+    """That of a process with `threads` threads which imports this very package, of `baseline` where it is its."""
     path = os.pathsep.join(filter(None, (PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
     return (
         os.environ

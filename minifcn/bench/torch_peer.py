@@ -168,6 +168,7 @@ class NetworkJob:
         """Logits, and for a step loss and every gradient, of set `number`, dropout off."""
         images, target = self._set(number)
         self.net.eval()
+        self.optimizer.zero_grad()
         logits = self.net(images)
         found = {"logits": logits.detach().numpy()}
         if self.work.task == "step":

@@ -78,7 +78,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_common(parser: argparse.ArgumentParser, budget: Budget) -> None:
     parser.add_argument("--dtype", default="float32", choices=tuple(record.PRECISION), help="default: float32")
     parser.add_argument(
-        "--baseline", choices=tuple(BASELINES), help="beside PyTorch as it is, or tuned: its allocator keeps memory"
+        "--baseline", choices=tuple(BASELINES), help="beside PyTorch as it is, or tuned so that it keeps its memory"
     )
     parser.add_argument(
         "--kernel",
