@@ -503,7 +503,7 @@ def test_every_rung_of_a_ladder_is_a_row(monkeypatch):
         RUNGS={"conv2d_forward": tuple(rungs_of)}, rung=lambda op, name: rungs_of[name], choose=lambda *_: "direct"
     )
     monkeypatch.setattr(rungs, "_ladder", lambda device: ladder)
-    rows = list(layers.ladder([work()], Setting("cpu", QUICK, CEILINGS, 1 << 20), {}))
+    rows = list(layers.ladder([work()], Setting("cpu", QUICK, CEILINGS, 1 << 20), []))
     assert [row["kernel"] for row in rows] == ["numpy", "direct", "wrong", "picky"]
     assert [row["gate"] for row in rows] == ["ok", "ok", "WRONG", "n/a"]
     assert [bool(row.get("times_us")) for row in rows] == [True, True, False, False]
@@ -515,7 +515,7 @@ def test_every_rung_of_a_ladder_is_a_row(monkeypatch):
 
 def test_a_slow_reference_is_left_out_and_said_so(monkeypatch):
     monkeypatch.setattr(layers, "NUMPY_FLOP", 1)
-    (row,) = layers.ladder([work()], Setting("reference", QUICK, CEILINGS, 1 << 20), {})
+    (row,) = layers.ladder([work()], Setting("reference", QUICK, CEILINGS, 1 << 20), [])
     assert row["kernel"] == "reference"
     assert row["notes"][0].startswith("numpy left out")
 

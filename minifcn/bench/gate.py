@@ -38,7 +38,8 @@ class Proof:
         return not self.broken
 
     def __and__(self, other: Proof) -> Proof:
-        return Proof(_worst(self.l2, other.l2), _worst(self.largest, other.largest), self.broken + other.broken)
+        broken = tuple(dict.fromkeys(self.broken + other.broken))
+        return Proof(_worst(self.l2, other.l2), _worst(self.largest, other.largest), broken)
 
 
 RIGHT = Proof(0.0, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from ..nn import Conv2d, MaxPool2d
 from . import convolutions, record, rungs
 from .convolutions import Setting
 from .work import OPS, Convolution, Network
+
+NUMPY_FLOP = 2e9  # about half a second a call
+Kernels = Sequence[tuple[str, Callable]]  # (name of the contract, function)
 
 
 def _w_order(weight: np.ndarray) -> tuple[int, ...]:
@@ -61,18 +64,21 @@ def from_geometry(
     return Convolution(op, layer, geo.x_shape, geo.w_shape, geo.y_shape, *window, dtype=dtype, w_order=order)
 
 
-def rows(network: Network, setting: Setting, kernels: dict[str, Callable]) -> Iterator[dict[str, Any]]:
-    """The rows of all layers: the device's kernels, and beside them those of `kernels` {kernel name: function}."""
+def rows(network: Network, setting: Setting, kernels: Kernels) -> Iterator[dict[str, Any]]:
+    """The rows of all layers: the device's kernels, and beside them a user's `kernels`."""
     device = get_device(setting.device)
     for work in works(network):
-        contestants = {record.OWN: device.kernel(work.op)}
-        if work.op in kernels:
-            contestants[kernels[work.op].__name__] = kernels[work.op]
+        contestants = {record.OWN: device.kernel(work.op)} | _named(work.op, kernels)
         yield from convolutions.rows(work, contestants, setting)
 
 
-def ladder(works: list[Convolution], setting: Setting, kernels: dict[str, Callable]) -> Iterator[dict[str, Any]]:
-    """The rows of every rung at each of `works`, a user's kernel last."""
+def _named(op: str, kernels: Kernels) -> dict[str, Callable]:
+    """A user's kernels for `op` by the names of the functions."""
+    return {function.__name__: function for name, function in kernels if name == op}
+
+
+def ladder(works: list[Convolution], setting: Setting, kernels: Kernels) -> Iterator[dict[str, Any]]:
+    """The rows of every rung at each of `works`, a user's kernels last."""
     for work in works:
         contestants, left_out = {}, []
         for name in rungs.names(setting.device, work.op):
@@ -80,12 +86,8 @@ def ladder(works: list[Convolution], setting: Setting, kernels: dict[str, Callab
                 left_out.append(name)
             else:
                 contestants[name] = rungs.kernel(setting.device, work.op, name)
-        if work.op in kernels:
-            contestants[kernels[work.op].__name__] = kernels[work.op]
+        contestants |= _named(work.op, kernels)
         for row in convolutions.rows(work, contestants, setting):
             row["notes"] += [f"{name} left out: {work.flop:.1e} FLOP" for name in left_out]
             row["chosen"] = rungs.chosen(setting.device, work)
             yield row
-
-
-NUMPY_FLOP = 2e9  # about half a second a call

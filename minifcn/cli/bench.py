@@ -18,6 +18,7 @@ from rich.table import Table
 from .. import models
 from ..bench import ceilings, compare, layers, machine, memory, networks, readme, record, rungs, tables, waterfall
 from ..bench.convolutions import Setting
+from ..bench.layers import Kernels
 from ..bench.peer import BASELINES, Peer
 from ..bench.rounds import Budget
 from ..bench.work import OPS, Convolution, Network
@@ -145,14 +146,14 @@ def _works(arguments: argparse.Namespace) -> list[Convolution]:
     return found
 
 
-def _measure(arguments: argparse.Namespace, setting: Setting, kernels: dict[str, Callable]) -> Iterator[dict[str, Any]]:
+def _measure(arguments: argparse.Namespace, setting: Setting, kernels: Kernels) -> Iterator[dict[str, Any]]:
     """The rows of the command, one by one."""
     if arguments.what == "ladder":
         yield from layers.ladder(_works(arguments), setting, kernels)
     elif arguments.what == "layers":
         yield from layers.rows(_network(arguments), setting, kernels)
     else:
-        yield _network_row(arguments, setting, kernels)
+        yield _network_row(arguments, setting, dict(kernels))
 
 
 def _network_row(arguments: argparse.Namespace, setting: Setting, kernels: dict[str, Callable]) -> dict[str, Any]:
@@ -213,8 +214,8 @@ def _run_measurement(arguments: argparse.Namespace) -> int:
         if not getattr(budget, name) > 0:
             raise MinifcnError(f"--{name} (={getattr(budget, name)}) must be above 0")
     get_device(arguments.device)
-    kernels = dict(load_kernel(text) for text in arguments.kernel)
-    for name in kernels:
+    kernels = [load_kernel(text) for text in arguments.kernel]
+    for name, _ in kernels:
         get_device(arguments.device).kernel(name)
     found = record.start(["minifcn", *sys.argv[1:]], settings.threads) | {"kind": arguments.what}
     before = ceilings.measure(settings.threads)
