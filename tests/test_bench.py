@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ from minifcn.bench import (
     memory,
     networks,
     peer,
+    quiet,
     readme,
     record,
     rounds,
@@ -761,3 +764,44 @@ def test_peak_memory_of_a_fresh_process():
 def test_weights_lie_as_the_networks_own():
     assert convolutions._in_order(np.zeros((2, 3, 4, 5)), (0, 2, 3, 1)).strides == (480, 8, 120, 24)
     assert layers._w_order(np.zeros((2, 4, 5, 3)).transpose(0, 3, 1, 2)) == (0, 2, 3, 1)
+
+
+# --- rest --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("linux", [True, False])
+def test_rest_waits_for_threads_that_spin(monkeypatch, tmp_path, linux):
+    if not linux:
+        monkeypatch.setattr(quiet, "THREADS", tmp_path / "absent")
+    elif not quiet.THREADS.is_dir():
+        pytest.skip("this system has no /proc")
+
+    def spin():
+        end = time.perf_counter() + 0.1
+        while time.perf_counter() < end:
+            sum(range(1000))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    assert quiet.rest()
+    ended = not thread.is_alive()
+    thread.join()
+    assert ended
+    started = time.perf_counter()
+    assert quiet.rest()
+    assert time.perf_counter() - started < 0.09
+
+
+def test_rest_gives_up(monkeypatch):
+    monkeypatch.setattr(quiet, "LIMIT", 0.02)
+    monkeypatch.setattr(quiet, "_others_run", lambda: True)
+    monkeypatch.setattr(quiet, "_time_goes_by", lambda: True)
+    assert not quiet.rest()
+
+
+def test_a_sample_is_the_mean_of_its_calls():
+    calls = []
+    seconds = quiet.sample(lambda i: (calls.append(i), time.sleep(0.002)), 4)
+    assert calls[-4:] == [0, 1, 2, 3]
+    assert len(calls) > 4  # some before the clock
+    assert 0.002 <= seconds < 0.01

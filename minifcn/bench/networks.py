@@ -96,7 +96,8 @@ class OwnNetwork:
             self.network.train()
         else:
             with no_grad():
-                found["labels"] = np.asarray(self.network.labels(images))
+                labels = self.network.labels(images)
+            found["labels"] = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
         return found
 
 
