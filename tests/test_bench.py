@@ -138,6 +138,29 @@ def test_flop_and_bytes_of_a_layer_of_vgg():
     assert one.shape == "1x64x224x224->64 k3 p1"
 
 
+def test_taps_on_padding_are_not_counted_for_an_algorithm_without_them():
+    one = Convolution("conv2d_forward", "", (1, 8, 4, 4), (8, 8, 7, 7), (1, 8, 4, 4), padding=(3, 3))
+    assert one.own_flop("taps") * 49 == one.flop * 16  # each of the 4 pixels of an axis meets 4 of its 7 taps
+    assert one.own_flop("gemm") == one.flop
+    inside = replace(one, y_shape=(1, 8, 2, 2), w_shape=(8, 8, 3, 3), padding=(0, 0))
+    assert inside.own_flop("taps") == inside.flop
+
+
+def test_every_rung_of_this_machine():
+    assert rungs.names("reference", "conv2d_forward") == ("numpy", "reference")
+    for op in OPS:
+        one, found = work(op, C=16, K=16), rungs.names("cpu", op)
+        assert {"numpy", rungs.chosen("cpu", one), rungs.chosen("cpu", one, constant=False)} <= set(found)
+        proven = []
+        for name in found:
+            try:
+                assert prove(one, rungs.kernel("cpu", op, name)).passed
+            except ShapeError:
+                continue
+            proven.append(name)
+        assert len(proven) > 2
+
+
 def test_floors():
     assert CEILINGS.floor(200e9, 0) == 1
     assert CEILINGS.floor(200e9, 0, "float64") == 2
@@ -502,10 +525,8 @@ def refusing(*_):
 
 def test_every_rung_of_a_ladder_is_a_row(monkeypatch):
     rungs_of = {"direct": reference.conv2d_forward, "wrong": damaged("conv2d_forward", spoil_scale), "picky": refusing}
-    ladder = SimpleNamespace(
-        RUNGS={"conv2d_forward": tuple(rungs_of)}, rung=lambda op, name: rungs_of[name], choose=lambda *_: "direct"
-    )
-    monkeypatch.setattr(rungs, "_ladder", lambda device: ladder)
+    ladder = SimpleNamespace(RUNGS=rungs_of, choose=lambda *_: "direct")
+    monkeypatch.setattr(rungs, "_ladder", lambda device, op: (ladder, lambda op, name: rungs_of[name]))
     rows = list(layers.ladder([work()], Setting("cpu", QUICK, CEILINGS, 1 << 20), []))
     assert [row["kernel"] for row in rows] == ["numpy", "direct", "wrong", "picky"]
     assert [row["gate"] for row in rows] == ["ok", "ok", "WRONG", "n/a"]

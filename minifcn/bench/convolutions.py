@@ -109,13 +109,16 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
     if contestants:
         taken = take(contestants | baselines, setting.budget, next(iter(contestants)), tuple(baselines))
     for name in kernels:
-        algorithm = rungs.chosen(setting.device, work) if name == record.OWN else name
+        own = name == record.OWN
+        algorithm = rungs.chosen(setting.device, work) if own else name
         row = record.row(
             op=work.op, layer=work.layer, shape=work.shape, layout="channels_last", dtype=work.dtype,
             params=work.params, device=setting.device, kernel=name, algorithm=algorithm, flop=work.flop,
             bytes=work.bytes, floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, work.dtype),
             cold=work.cold(setting.cache_bytes), sets=work.sets,
         )  # fmt: skip
+        if own and _has_transform(work, name):
+            row["algorithm_with_transform"] = rungs.chosen(setting.device, work, constant=False)
         if name in refused:
             record.refuse(row, refused[name])
         else:

@@ -16,6 +16,7 @@ import numpy as np
 OPS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
 DIRECTIONS = {op: op.removeprefix("conv2d_") for op in OPS}  # "forward", "backward_input", "backward_weight"
 TILES = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+NO_PADDING = ("taps",)  # algorithms that leave out taps on padding
 Pair = tuple[int, int]
 
 
@@ -71,7 +72,10 @@ class Convolution:
         return self.itemsize * sum(map(math.prod, shapes.get(self.op, (self.x_shape, self.y_shape))))
 
     def own_flop(self, algorithm: str) -> int:
-        """FLOP that `algorithm` does: fewer for Winograd's."""
+        """FLOP that `algorithm` does: fewer for Winograd's, and for one that leaves out taps on padding."""
+        if algorithm in NO_PADDING:
+            inside = [self._taps_inside(axis) for axis in (0, 1)]
+            return self.flop * inside[0] * inside[1] // (math.prod(self.y_shape[2:]) * math.prod(self.w_shape[2:]))
         tile = TILES.get(algorithm)
         if tile is None:
             return self.flop
@@ -79,6 +83,13 @@ class Convolution:
         if self.op != "conv2d_backward_input":
             P, Q = self.y_shape[2:]
         return 2 * (tile + 2) ** 2 * N * math.ceil(P / tile) * math.ceil(Q / tile) * K * self.w_shape[1]
+
+    def _taps_inside(self, axis: int) -> int:
+        """Pairs of an output pixel and a tap, along one axis, that meet the image."""
+        size, outputs, window = (shape[2 + axis] for shape in (self.x_shape, self.y_shape, self.w_shape))
+        stride, padding, dilation = self.stride[axis], self.padding[axis], self.dilation[axis]
+        starts = [p * stride - padding for p in range(outputs)]
+        return sum(0 <= start + r * dilation < size for start in starts for r in range(window))
 
     @property
     def shape(self) -> str:

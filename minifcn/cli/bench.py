@@ -203,6 +203,8 @@ def _explain(rows: list[dict[str, Any]]) -> None:
     print(f"\n{rungs.describe(rows[0]['device'])}")
     for row in rows:
         lines = [f"chosen {row.get('chosen', row['algorithm'])}", *row["notes"]]
+        if row.get("algorithm_with_transform", row["algorithm"]) != row["algorithm"]:
+            lines.insert(1, f"for writable weights {row['algorithm_with_transform']}")
         print(f"{row['layer'] or row['shape']} {row['op']} {row['kernel']}: {'; '.join(lines)}")
 
 
