@@ -62,6 +62,15 @@ def _quick(monkeypatch):
     monkeypatch.setattr(ceilings, "measure", lambda threads: CEILINGS)
 
 
+measure_ceilings = ceilings.measure
+
+
+def test_the_ceilings_of_this_machine():
+    found = measure_ceilings(1)
+    assert 1 < found.fp32_gflops < 1000
+    assert 0.5 < found.copy_gbs < 1000
+
+
 def work(op="conv2d_forward", N=2, C=4, H=7, W=9, K=5, **others) -> Convolution:
     window = {"stride": (1, 1), "padding": (1, 1)} | others
     (stride, _), (padding, _) = window["stride"], window["padding"]

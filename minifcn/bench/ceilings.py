@@ -1,6 +1,6 @@
 """What this machine can do: multiply-adds a second, and bytes a second. Measured before and after every run.
 
-Multiply-adds: the block product of all convolutions on operands that stay in the first cache, on all threads. Bytes: a
+Multiply-adds: the micro-kernel of all convolutions on operands that stay in the caches, on all threads. Bytes: a
 copy of arrays far larger than the caches, reads and writes counted.
 If the first has moved by more than 5 % when a run ends, or the second by more than 30 %, the machine was busy, and the
 run gives no verdict. (On a quiet virtual machine the first stayed within 3 %, the second went from 29 to 46 GB/s.)
@@ -19,7 +19,7 @@ import numpy as np
 from .quiet import rest
 
 MOVED = {"fp32_gflops": 0.05, "copy_gbs": 0.3}  # shares
-DEPTH, BLOCKS = 256, 20_000
+ROWS, DEPTH, PRODUCTS = 12, 128, 20_000  # 6 KiB and 32 KiB of operands
 COPY_BYTES = 96 << 20
 TRIES = 8
 
@@ -53,41 +53,39 @@ def _on_threads(count: int, work: Callable[[int], None]) -> float:
 
 @functools.cache
 def _products() -> Callable:
-    """A compiled loop of block products: (a, b, c, width, blocks)."""
+    """A compiled loop of products: (a, b, c, width, count), c [ROWS, width] = a [ROWS, DEPTH] b [DEPTH, width]."""
     from numba import njit
 
-    from ..kernels.cpu.microkernel import ROWS, block_product
+    from ..kernels.cpu.microkernel import product
 
     @njit(nogil=True)
-    def products(a, b, c, width, blocks):
-        for _ in range(blocks):
-            block_product(a, 0, DEPTH, 1, b, 0, width, width, c, 0, width, DEPTH)
+    def products(a, b, c, width, count):
+        for _ in range(count):
+            product(ROWS, width, a, 0, DEPTH, 1, 0, b, 0, width, 0, c, 0, width, DEPTH, 1, 0)
 
-    width = _width()
-    a, b, c = (np.ones(size, np.float32) for size in (ROWS * DEPTH, DEPTH * width, ROWS * width))
-    products(a, b, c, width, 1)
+    products(*_operands(), _width(), 1)
     return products
 
 
 def _width() -> int:
+    """Columns of a full panel of the micro-kernel."""
     from ..kernels.cpu.microkernel import panel_width
 
     return panel_width(1 << 20, np.dtype(np.float32))
 
 
-def _multiply_adds(threads: int) -> float:
-    """GFLOP/s of the block product."""
-    from ..kernels.cpu.microkernel import ROWS
-
-    products, width = _products(), _width()
+def _operands() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
+    sizes = (ROWS * DEPTH, DEPTH * _width(), ROWS * _width())
+    return tuple(rng.standard_normal(size).astype(np.float32) for size in sizes)
 
-    def work(_: int) -> None:
-        a, b = (rng.standard_normal(size).astype(np.float32) for size in (ROWS * DEPTH, DEPTH * width))
-        products(a, b, np.empty(ROWS * width, np.float32), width, BLOCKS)
 
-    seconds = min(_on_threads(threads, work) for _ in range(TRIES))
-    return 2 * ROWS * width * DEPTH * BLOCKS * threads / seconds / 1e9
+def _multiply_adds(threads: int) -> float:
+    """GFLOP/s of the micro-kernel."""
+    products, width = _products(), _width()
+    operands = [_operands() for _ in range(threads)]
+    seconds = min(_on_threads(threads, lambda i: products(*operands[i], width, PRODUCTS)) for _ in range(TRIES))
+    return 2 * ROWS * width * DEPTH * PRODUCTS * threads / seconds / 1e9
 
 
 @functools.cache
