@@ -622,6 +622,8 @@ def test_a_kernel_runs_inside_the_network(mine, capsys):
     assert "minifcn + fine" in capsys.readouterr().out
     assert cli.main(["bench", "infer", *NETWORK, "--kernel", f"conv2d_forward={mine}:wrong"]) == 1
     assert "logits is off by" in capsys.readouterr().out
+    assert cli.main(["bench", "infer", *NETWORK, "--kernel", f"avg_pool2d_forward={mine}:fine"]) == 2
+    assert "never calls avg_pool2d_forward" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_fused_head")

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import models
 from ..device import replaced
+from ..errors import MinifcnError
 from ..kernels.settings import settings
 from ..optim import SGD
 from ..tensor import Tensor, no_grad
@@ -149,6 +150,16 @@ def _truth(work: Network, setting: Setting) -> tuple[str, dict[str, np.ndarray]]
         return "own float64, exact convolutions", OwnNetwork(wide, setting.device, data=False).proof(0)
 
 
+def _noting(called: set[str], name: str, kernel: Callable) -> Callable:
+    """`kernel`, which puts its name into `called`."""
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        called.add(name)
+        return kernel(*arguments, **named)
+
+    return noted
+
+
 def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[dict[str, Any], str]:
     """The row of `work`, kernels of a user's in the device's place, and whose float64 it was held against."""
     whose, truth = _truth(work, setting)
@@ -165,9 +176,16 @@ def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[
         baseline_proofs[name] = compare(peer.ask("proof", name, 0), truth, work.dtype)
         if baseline_proofs[name].passed:
             contestants[name] = lambda repeats, name=name: peer.ask("time", name, repeats)
-    with replaced(setting.device, **kernels):
+    called: set[str] = set()
+    with replaced(setting.device, **{name: _noting(called, name, kernel) for name, kernel in kernels.items()}):
         own = OwnNetwork(work, setting.device)
         found = own.proof(0)
+    unused = sorted(set(kernels) - called)
+    if unused:
+        raise MinifcnError(
+            f"--kernel: {work.name} ({work.task}) never calls {', '.join(unused)}, so nothing was measured"
+        )
+    with replaced(setting.device, **kernels):
         proof = compare(found, truth, work.dtype)
         result["errors_by_kind"] = worst_by_kind(found, truth)
         del found, truth

@@ -172,9 +172,9 @@ def summarise(record: dict[str, Any]) -> None:
     for one in record["results"]:
         if one["gate"] == "ok":
             derive(one, record["calibration"]["ok"])
-    ratios = [
-        one.get("ratio") for one in record["results"] if one["gate"] in ("ok", "WRONG") and one.get("baseline_gate")
-    ]
+    proven = [one for one in record["results"] if one["gate"] in ("ok", "WRONG") and one.get("baseline_gate")]
+    taken = [one for one in proven if one["kernel"] == one.get("chosen", one["kernel"])]  # of a ladder: by the dispatch
+    ratios = [one.get("ratio") for one in taken]
     known = [value for value in ratios if value]
     record["fast_1"], record["fast_1.5"] = (statistics.fast_share(ratios, times) for times in (1, 1.5))
     record["worst"] = min(known, default=None)

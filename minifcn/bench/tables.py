@@ -103,7 +103,8 @@ def summary(record: dict[str, Any]) -> list[str]:
                 lines.append(f"geometric mean of the ratios{name}, 3x3 layers with C >= 64: {listed}")
     if record["fast_1"] is not None and len(record["results"]) > 1 and record.get("worst") is not None:
         share = f"fast_1 {record['fast_1']:.2f}, fast_1.5 {record['fast_1.5']:.2f}"
-        lines.append(f"{share} of {len(record['results'])} rows; worst ratio {record['worst']:.2f}")
+        rows = "rungs that the dispatch takes" if record["kind"] == "ladder" else "rows"
+        lines.append(f"{share} of the {rows}; worst ratio {record['worst']:.2f}")
     if record["settings"].get("baseline"):
         lines.append(f"PyTorch: {record['settings']['baseline']}, the better format of each row is the opponent")
     before, after = (record["calibration"][when] for when in ("before", "after"))

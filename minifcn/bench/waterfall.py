@@ -21,6 +21,8 @@ WARM, STEPS = 2, 5
 REST = "rest"
 CLASSES = {
     "conv2d_forward": "conv forward",
+    "conv2d_relu_forward": "conv forward",
+    "conv2d_relu_backward": "conv backward, all in one",
     "conv2d_backward_input": "conv backward input",
     "conv2d_backward_weight": "conv backward weight",
     "conv2d_backward_bias": "conv backward bias",

@@ -200,12 +200,17 @@ def _watched(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _explain(rows: list[dict[str, Any]]) -> None:
+    """One line a layer or shape: the algorithm, and every note on its rows."""
     print(f"\n{rungs.describe(rows[0]['device'])}")
+    lines: dict[str, dict[str, None]] = {}  # an ordered set each
     for row in rows:
-        lines = [f"chosen {row.get('chosen', row['algorithm'])}", *row["notes"]]
+        line = lines.setdefault(f"{row['layer'] or row['shape']} {row['op']}", {})
+        line[f"chosen {row.get('chosen', row['algorithm'])}"] = None
         if row.get("algorithm_with_transform", row["algorithm"]) != row["algorithm"]:
-            lines.insert(1, f"for writable weights {row['algorithm_with_transform']}")
-        print(f"{row['layer'] or row['shape']} {row['op']} {row['kernel']}: {'; '.join(lines)}")
+            line[f"for writable weights {row['algorithm_with_transform']}"] = None
+        line |= {f"{row['kernel']}: {note}": None for note in row["notes"]}
+    for name, line in lines.items():
+        print(f"{name}: {'; '.join(line)}")
 
 
 def _run_measurement(arguments: argparse.Namespace) -> int:
