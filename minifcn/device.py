@@ -7,9 +7,11 @@ never a silent fall-back: what a device lacks is an error that names it.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -91,3 +93,20 @@ def replaced(device: str, **kernels: Callable) -> Iterator[None]:
         yield
     finally:
         target.replacements = before
+
+
+def load_kernel(text: str) -> tuple[str, Callable]:
+    """(kernel name, function) of `[NAME=]FILE.py:FUNCTION`. Raises DeviceError where there is no such thing."""
+    name, _, place = text.rpartition("=")
+    file, colon, function = place.rpartition(":")
+    if not colon or not Path(file).is_file():
+        raise DeviceError(f"kernel {text}: {file or place} is not a file; write [NAME=]FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DeviceError(f"kernel {text}: {file} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, function, None)):
+        raise DeviceError(f"kernel {text}: {file} has no function {function!r}")
+    return name or function, getattr(module, function)

@@ -225,13 +225,13 @@ def curves(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
         raise MinifcnError(f"nothing to draw in {path}: no epochs")
     if any("epoch" not in row for row in rows):
         raise MinifcnError(f"cannot draw {path}: a row without 'epoch'")
-    figure = _figure(13, 3.4)
+    figure = new_figure(13, 3.4)
     loss, validation, rate = figure.subplots(1, 3, gridspec_kw={"left": 0, "right": 1, "wspace": 0.25})
     _panel(loss, "training loss", rows, {"loss": ("loss", BLUE)}, _number)
     scores = {"pixel_accuracy": ("pixel accuracy", GREEN), "mean_iu": ("mean IU", ORANGE)}
     _panel(validation, "validation", rows, scores, lambda v: f"{100 * v:.3g} %")
     _panel(rate, "learning rate", rows, {"lr": ("learning rate", BLUE)}, _number)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequence[str]) -> None:
@@ -247,7 +247,7 @@ def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequ
     share = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
 
     side = max(2.4, 0.42 * size)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_axes((0, 0, 1, 1))  # the labels lie outside, where `_save` makes room
     axes.set_facecolor(GRID)
     axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1)
@@ -264,7 +264,7 @@ def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequ
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0, labelcolor=INK)
     axes.spines[:].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _panel(
@@ -315,11 +315,11 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=120, facecolor="white")
 
 
-def _save(figure: "Figure", path: str | os.PathLike) -> None:
+def save_figure(figure: "Figure", path: str | os.PathLike) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.2))

@@ -13,8 +13,9 @@ import sys
 from .. import __version__
 from ..errors import MinifcnError
 from ..kernels.checks import ShapeError
+from ..kernels.settings import SettingError
 
-COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align")
+COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align", "bench")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.run(parsed) or 0
-    except (MinifcnError, ShapeError) as error:
+    except (MinifcnError, ShapeError, SettingError) as error:
         print(f"minifcn {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

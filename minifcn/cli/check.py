@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ..device import get_device, known_devices, replaced
+from ..device import get_device, known_devices, load_kernel, replaced
 from ..errors import MinifcnError
 from ..files import write_json
 from ..gradcheck import OPS, Report, certificate, check_op
@@ -48,23 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the certificate (default: docs/certificate.md)",
     )
     add_threads(parser)
-
-
-def load_kernel(text: str) -> tuple[str, Callable]:
-    """(kernel name, function) of `[NAME=]FILE.py:FUNCTION`. Raises MinifcnError where there is no such thing."""
-    name, _, place = text.rpartition("=")
-    file, colon, function = place.rpartition(":")
-    if not colon or not Path(file).is_file():
-        raise MinifcnError(f"--kernel {text}: {file or place} is not a file; write [NAME=]FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise MinifcnError(f"--kernel {text}: {file} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, function, None)):
-        raise MinifcnError(f"--kernel {text}: {file} has no function {function!r}")
-    return name or function, getattr(module, function)
 
 
 def ops_using(kernel: str) -> list[str]:

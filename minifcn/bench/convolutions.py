@@ -1,0 +1,152 @@
+"""One convolution: proven, timed beside PyTorch in both memory formats, and put into rows of the record.
+
+Weights that are read-only are constant to the kernels, which may keep what they derive from them (as in inference); of
+writable ones they derive it anew in every call (as in training). Both are timed: `time` and `with transform`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..kernels.checks import ShapeError
+from . import gate, inputs, record, rungs
+from .ceilings import Ceilings
+from .gate import RIGHT, Proof, Truth
+from .peer import FORMATS, Peer
+from .quiet import sample
+from .rounds import Budget, Contestant, take
+from .work import Convolution
+
+Kernel = Callable[..., np.ndarray]
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """[N, C, H, W] over NHWC memory: what the networks' kernels hand to each other."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def _in_order(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """A copy of `array` whose axes lie in memory in `order`, outermost first."""
+    return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+
+
+class OwnJob:
+    """A kernel of this project's contract on the sets of data of `work`."""
+
+    def __init__(self, work: Convolution, kernel: Kernel) -> None:
+        self.work, self.kernel = work, kernel
+        self.shared = inputs.weights(work)
+        if "w" in self.shared:
+            self.shared["w"] = _in_order(self.shared["w"], work.w_order)
+        self.sets = [self.activations(inputs.TIMED + number) for number in range(work.sets)]
+
+    def activations(self, number: int) -> dict[str, np.ndarray]:
+        return {name: _channels_last(array) for name, array in inputs.activations(self.work, number).items()}
+
+    def with_weights(self, writable: bool) -> dict[str, np.ndarray]:
+        """The weights as constants, or as a training step has them."""
+        found = {name: array.copy(order="K") for name, array in self.shared.items()}
+        for array in found.values():
+            array.setflags(write=writable)
+        return found
+
+    def call(self, data: dict[str, np.ndarray]) -> np.ndarray:
+        work = self.work
+        if work.op == "conv2d_forward":
+            return self.kernel(data["x"], data["w"], data["b"], *work.window)
+        if work.op == "conv2d_backward_input":
+            return self.kernel(data["dy"], data["w"], work.x_shape[2:], *work.window)
+        return self.kernel(data["dy"], data["x"], work.w_shape[2:], *work.window)
+
+    def contestant(self, writable: bool) -> Contestant:
+        shared = self.with_weights(writable)
+        sets = [one | shared for one in self.sets]
+        return lambda repeats: sample(lambda i: self.call(sets[i % len(sets)]), repeats)
+
+    def prove(self, truths: list[Truth]) -> Proof:
+        proof = RIGHT
+        for writable in (False, True) if self.work.uses_weights else (True,):
+            shared = self.with_weights(writable)
+            for number, truth in enumerate(truths):
+                data = self.activations(number) | shared
+                proof &= gate.prove(self.work, lambda data=data: self.call(data), data, truth)
+        return proof
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows of a run share."""
+
+    device: str
+    budget: Budget
+    ceilings: Ceilings
+    cache_bytes: int
+    peer: Peer | None = None
+
+
+def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Iterator[dict[str, Any]]:
+    """A row of the record for each of `kernels`, all timed in the same rounds."""
+    work = work.rotating(setting.cache_bytes)
+    truths = gate.truths(work)
+    jobs, contestants, proofs, refused = {}, {}, {}, {}
+    for name, kernel in kernels.items():
+        job = OwnJob(work, kernel)
+        try:
+            proofs[name] = job.prove(truths)
+        except ShapeError as error:
+            refused[name] = str(error)
+            continue
+        if proofs[name].passed:
+            jobs[name] = job
+            contestants[name] = job.contestant(writable=not work.uses_weights)
+            if _has_transform(work, name):
+                contestants[f"{name} {record.TRANSFORM}"] = job.contestant(writable=True)
+    baselines, baseline_proofs = _baselines(work, truths, setting.peer)
+    if contestants:
+        taken = take(contestants | baselines, setting.budget, next(iter(contestants)), tuple(baselines))
+    for name in kernels:
+        own = name == record.OWN
+        algorithm = rungs.chosen(setting.device, work) if own else name
+        row = record.row(
+            op=work.op, layer=work.layer, shape=work.shape, layout="channels_last", dtype=work.dtype,
+            params=work.params, device=setting.device, kernel=name, algorithm=algorithm, flop=work.flop,
+            bytes=work.bytes, floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, work.dtype),
+            cold=work.cold(setting.cache_bytes), sets=work.sets,
+        )  # fmt: skip
+        if own and _has_transform(work, name):
+            row["algorithm_with_transform"] = rungs.chosen(setting.device, work, constant=False)
+        if name in refused:
+            record.refuse(row, refused[name])
+        else:
+            record.judge(row, proofs[name], baseline_proofs)
+        if name in jobs:
+            alternatives = {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if _has_transform(work, name) else {}
+            record.fill(row, taken, name, alternatives, tuple(baselines))
+        yield row
+    if setting.peer:
+        setting.peer.ask("drop")
+
+
+def _has_transform(work: Convolution, name: str) -> bool:
+    """Whether kernel `name` may derive something from weights: the reference does not."""
+    return work.uses_weights and name != rungs.NUMPY
+
+
+def _baselines(
+    work: Convolution, truths: list[Truth], peer: Peer | None
+) -> tuple[dict[str, Contestant], dict[str, Proof]]:
+    """PyTorch in each memory format: those that are right as contestants, and all proofs."""
+    contestants, proofs = {}, {}
+    for form in FORMATS if peer else ():
+        name = f"{peer.baseline} {form}"
+        peer.ask("prepare", name, work, form)
+        proofs[name] = RIGHT
+        for number, truth in enumerate(truths):
+            proofs[name] &= truth.prove(peer.ask("output", name, number))
+        if proofs[name].passed:
+            contestants[name] = lambda repeats, name=name: peer.ask("time", name, repeats)
+    return contestants, proofs

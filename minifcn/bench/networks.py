@@ -1,0 +1,203 @@
+"""Whole networks: a training step, or images to labels, beside PyTorch's, from the same weights and images.
+
+Before it is timed, with dropout off: logits, loss and every gradient are held against float64. That is PyTorch's in
+float64 where there is a PyTorch, else our own in float64 with exact convolutions. A step is forward, loss, backward and
+SGD with momentum and weight decay, dropout on; an inference is images to class labels, with constant weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .. import models
+from ..device import replaced
+from ..errors import MinifcnError
+from ..kernels.settings import settings
+from ..optim import SGD
+from ..tensor import Tensor, no_grad
+from . import gate, inputs, record
+from .convolutions import Setting
+from .gate import RIGHT, Proof
+from .peer import FORMATS
+from .quiet import sample
+from .rounds import Contestant, take
+from .work import Network
+
+IGNORE = 255
+# Of a whole network: rounding adds up over its layers, and a few pixels change sides at a kink of ReLU or pooling.
+TOLERANCES = {
+    "float32": {"logits": 1e-4, "loss": 1e-5, "gradient": 1e-2},
+    "float64": {"logits": 1e-11, "loss": 1e-12, "gradient": 1e-9},
+}
+
+
+class OwnNetwork:
+    """Our side of `work`: built as a user builds it, with the weights of `inputs`."""
+
+    def __init__(self, work: Network, device: str, data: bool = True) -> None:
+        self.work, self.device = work, device
+        about = {"backbone": work.net, "classes": work.classes, "dropout": work.dropout, "dtype": work.dtype}
+        self.network = models.build(work.model, **about).to(device)
+        for name, parameter in self.network.named_parameters():
+            parameter.data[...] = parameter.place.asarray(inputs.parameter(name, parameter.shape, work.dtype))
+        if work.task == "infer":
+            self._make_constant()
+        self.optimizer = SGD(dict(self.network.named_parameters()), work.MOMENTUM, work.WEIGHT_DECAY)
+        self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)] if data else []
+        self.steps = 0
+
+    def _make_constant(self) -> None:
+        """Weights that nobody trains are read-only: the kernels may keep what they derive from them."""
+        self.network.eval()
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.copy(order="K")
+            parameter.data.setflags(write=False)
+            parameter.requires_grad = False
+
+    def _set(self, number: int) -> tuple[Tensor, np.ndarray]:
+        images = inputs.images(self.work, number)
+        return Tensor(images, device=self.device), inputs.labels(self.work, number)
+
+    def step(self, number: int) -> float:
+        images, target = self.sets[number % len(self.sets)]
+        self.network.at_step(0, self.steps).zero_grad()
+        loss = self.network.loss(images, target, ignore_index=IGNORE)
+        loss.backward()
+        self.optimizer.step(self.work.LR)
+        self.steps += 1
+        return loss.item()
+
+    def infer(self, number: int) -> np.ndarray:
+        with no_grad():
+            return self.network.labels(self.sets[number % len(self.sets)][0])
+
+    def call(self, number: int) -> Any:
+        return self.step(number) if self.work.task == "step" else self.infer(number)
+
+    def contestant(self) -> Contestant:
+        return lambda repeats: sample(self.call, repeats)
+
+    def proof(self, number: int) -> dict[str, np.ndarray]:
+        """Logits, and for a step loss and every gradient, else labels, of set `number`, dropout off."""
+        images, target = self._set(number)
+        self.network.eval()
+        with no_grad():
+            found = {"logits": self.network(images).numpy()}
+        if self.work.task == "step":
+            self.network.zero_grad()
+            loss = self.network.loss(images, target, ignore_index=IGNORE)
+            loss.backward()
+            found["loss"] = np.asarray(loss.numpy())
+            found |= {name: parameter.grad.numpy() for name, parameter in self.network.named_parameters()}
+            self.network.zero_grad()
+            self.network.train()
+        else:
+            with no_grad():
+                labels = self.network.labels(images)
+            found["labels"] = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        return found
+
+
+def _kind(name: str) -> str:
+    return name if name in ("logits", "loss") else "gradient"
+
+
+def worst_by_kind(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """The largest L2 error of logits, loss and gradients, for the record."""
+    worst: dict[str, float] = {}
+    for name in found.keys() & truth.keys() - {"labels"}:
+        if found[name].shape == truth[name].shape:
+            worst[_kind(name)] = max(worst.get(_kind(name), 0.0), gate.errors(found[name], truth[name])[0])
+    return {kind: record.finite(value) for kind, value in sorted(worst.items())}
+
+
+def compare(found: dict[str, np.ndarray], truth: dict[str, np.ndarray], dtype: str) -> Proof:
+    """Every quantity by its L2 error; a label may differ only where float64 leaves both classes equal to rounding."""
+    proof, limits = RIGHT, TOLERANCES[dtype]
+    if set(found) != set(truth):
+        return Proof(np.nan, np.nan, (f"quantities differ: {', '.join(sorted(set(found) ^ set(truth)))}",))
+    for name, value in found.items():
+        if name == "labels":
+            proof &= _compare_labels(value, truth["logits"], limits["logits"])
+            continue
+        if value.shape != truth[name].shape:
+            proof &= Proof(np.nan, np.nan, (f"{name} has shape {value.shape}, but must have {truth[name].shape}",))
+            continue
+        l2, largest = gate.errors(value, truth[name])
+        limit = limits[_kind(name)]
+        broken = () if l2 <= limit else (f"{name} is off by {l2:.1e} (L2); allowed is {limit:.0e}",)
+        proof &= Proof(l2, largest, broken)
+    return proof
+
+
+def _compare_labels(labels: np.ndarray, logits: np.ndarray, tolerance: float) -> Proof:
+    chosen = np.take_along_axis(logits, labels.astype(np.int64)[:, None], 1)[:, 0]
+    behind = logits.max(1) - chosen
+    wrong = int((behind > 2 * tolerance * np.abs(logits).max()).sum())
+    return RIGHT if not wrong else Proof(0.0, 0.0, (f"{wrong} labels are not those of the largest logit",))
+
+
+def _truth(work: Network, setting: Setting) -> tuple[str, dict[str, np.ndarray]]:
+    """(whose, what) in float64."""
+    wide = replace(work, dtype="float64")
+    if setting.peer:
+        return "torch float64", setting.peer.ask("truth", wide, 0)
+    with settings.using(convolution="exact"):
+        return "own float64, exact convolutions", OwnNetwork(wide, setting.device, data=False).proof(0)
+
+
+def _noting(called: set[str], name: str, kernel: Callable) -> Callable:
+    """`kernel`, which puts its name into `called`."""
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        called.add(name)
+        return kernel(*arguments, **named)
+
+    return noted
+
+
+def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[dict[str, Any], str]:
+    """The row of `work`, kernels of a user's in the device's place, and whose float64 it was held against."""
+    whose, truth = _truth(work, setting)
+    peer, baseline_proofs, contestants = setting.peer, {}, {}
+    result = record.row(
+        op=work.task, layer=work.name, shape=work.shape, layout="channels_last", dtype=work.dtype,
+        device=setting.device, kernel=" + ".join([record.OWN, *(function.__name__ for function in kernels.values())]),
+        algorithm=settings.convolution, cold=True, sets=work.sets,
+        params={"size": work.size, "batch": work.batch, "classes": work.classes},
+    )  # fmt: skip
+    for form in FORMATS if peer else ():
+        name = f"{peer.baseline} {form}"
+        peer.ask("prepare", name, work, form)
+        baseline_proofs[name] = compare(peer.ask("proof", name, 0), truth, work.dtype)
+        if baseline_proofs[name].passed:
+            contestants[name] = lambda repeats, name=name: peer.ask("time", name, repeats)
+    called: set[str] = set()
+    with replaced(setting.device, **{name: _noting(called, name, kernel) for name, kernel in kernels.items()}):
+        own = OwnNetwork(work, setting.device)
+        found = own.proof(0)
+    unused = sorted(set(kernels) - called)
+    if unused:
+        raise MinifcnError(
+            f"--kernel: {work.name} ({work.task}) never calls {', '.join(unused)}, so nothing was measured"
+        )
+    with replaced(setting.device, **kernels):
+        proof = compare(found, truth, work.dtype)
+        result["errors_by_kind"] = worst_by_kind(found, truth)
+        del found, truth
+        record.judge(result, proof, baseline_proofs)
+        if proof.passed:
+            taken = take({record.OWN: own.contestant()} | contestants, setting.budget, record.OWN, tuple(contestants))
+            last = own.call(0)
+            if work.task == "step" and not np.isfinite(last):
+                proof = Proof(np.nan, np.nan, (f"the loss became {last} after {own.steps} steps",))
+                record.judge(result, proof, {})
+            else:
+                record.fill(result, taken, record.OWN, {}, tuple(contestants))
+    if peer:
+        peer.ask("drop")
+    return result, whose
