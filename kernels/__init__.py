@@ -4,7 +4,7 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 `reference` (NumPy, the formulas spelled out) and `cpu` (Numba). Both obey this contract:
 
 * Arrays are indexed [N, C, H, W], convolution weights [K, C/groups, R, S]. Any strides are accepted, also
-  empty batches. Inputs are never written to, the optimisers' `w` and state excepted.
+  empty batches. Inputs are never written to, the optimisers' `w` and state excepted; outputs share memory with nothing.
 * float32 in, float32 out; float64 in, float64 out. Sums may be wider inside. All float arrays of one call
   have one dtype.
 * The same inputs give the same bits, on every run and for every number of threads.
@@ -16,6 +16,8 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | conv2d_backward_input(dy, w, input_size, stride, padding, dilation, groups) | dx [N, C, H, W] |
 | conv2d_backward_weight(dy, x, window, stride, padding, dilation, groups) | dw [K, C/groups, R, S] |
 | conv2d_backward_bias(dy) | db [K] |
+| conv2d_relu_forward(x, w, b, stride, padding, dilation, groups) | relu(y), mask: bytes [N, P, Q, ceil(K/8)] |
+| conv2d_relu_backward(dy, mask, x, w, stride, padding, dilation, groups, needs) | dx, dw, db; None where not needed |
 | max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax uint8 [N, C, P, Q] = r S + s |
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
@@ -37,6 +39,9 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 
 Transposed convolution needs no kernels of its own: its forward is `conv2d_backward_input`, its backward-input
 is `conv2d_forward`, its backward-weight is `conv2d_backward_weight` with the two arrays exchanged.
+
+A mask holds one bit an element, set where ReLU let it pass: channel k of a pixel in bit k mod 8 of byte k div 8.
+Weights that nobody can write to (`w.flags.writeable` False) are constants: a device may keep what it derives from them.
 
 At the kinks: ReLU'(0) = 0; the first maximum of a window in row-major order takes the gradient; padding never
 wins a maximum; NaN wins it, and no kernel drops a NaN. A pixel with the ignored label has loss 0 and gradient 0.

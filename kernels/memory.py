@@ -139,3 +139,10 @@ def padded(count: int, dtype: np.dtype | type) -> int:
 
 pool = Pool()
 empty, usage, reset_peak, release = pool.empty, pool.usage, pool.reset_peak, pool.release
+
+
+def copy(array: np.ndarray) -> np.ndarray:
+    """`array` in C-contiguous memory of its own that starts on a cache line."""
+    own = empty(array.shape, array.dtype)
+    own[...] = array
+    return own

@@ -34,10 +34,12 @@ _load_kernels_of_a_checkout()
 from . import kernels, models, nn, ops, optim  # noqa: E402
 from .device import known_devices, replaced  # noqa: E402
 from .errors import MinifcnError  # noqa: E402
+from .kernels.settings import settings as config  # noqa: E402
 from .ops import (  # noqa: E402
     avg_pool2d,
     bilinear_upsample,
     conv2d,
+    conv2d_relu,
     conv_transpose2d,
     crop,
     crop_sum,
@@ -73,8 +75,10 @@ __all__ = [
     "Tensor",
     "TrainConfig",
     "avg_pool2d",
+    "config",
     "bilinear_upsample",
     "conv2d",
+    "conv2d_relu",
     "conv_transpose2d",
     "crop",
     "crop_sum",

@@ -44,6 +44,10 @@ class Device:
             raise DeviceError(f"device {self.name!r} has no kernel {name!r}; it has {', '.join(self._module.__all__)}")
         return getattr(self._module, name)
 
+    def is_replaced(self, *names: str) -> bool:
+        """Whether any of these kernels is a replacement."""
+        return any(name in self.replacements for name in names)
+
     @property
     def kernel_names(self) -> tuple[str, ...]:
         return tuple(self._module.__all__)

@@ -40,6 +40,7 @@ class Op:
     """
 
     device: Device = get_device("cpu")
+    owns_gradients = False  # whether `backward` returns arrays that nobody else holds
     needs: tuple[bool, ...] | None = None
     inputs: tuple[Tensor | None, ...] = ()
 
@@ -190,26 +191,28 @@ class Tensor:
         if dy.shape != self.shape:
             raise MinifcnError(f"dy has shape {dy.shape}, but the tensor has {self.shape}")
 
-        gradients = {id(self): dy}
+        gradients, owned = {id(self): dy}, {id(self): False}
         for node in _reverse_topological(self):
             gradient = gradients.pop(id(node), None)
             if gradient is None:
                 continue
             if node.op is None:
-                node._accumulate(gradient)
+                node._accumulate(gradient, owned[id(node)])
                 continue
             for x, dx in zip(node.op.inputs, node.op.backward(gradient), strict=True):
                 if x is None or not x.requires_grad or dx is None:
                     continue
+                owned[id(x)] = id(x) in gradients or node.op.owns_gradients
                 if id(x) in gradients:
                     gradients[id(x)] = gradients[id(x)] + dx  # never in place: it may be another node's memory
                 else:
                     gradients[id(x)] = dx
 
-    def _accumulate(self, gradient: Any) -> None:
-        """Add to `.grad`; the first one is copied, because it may share memory with a gradient upstream."""
+    def _accumulate(self, gradient: Any, owned: bool) -> None:
+        """Add to `.grad`; the first one is copied unless it is `owned`, or it may share memory with one upstream."""
         if self.grad is None:
-            self.grad = Tensor(self.place.xp.array(gradient, copy=True), device=self.place)
+            gradient = gradient if owned else self.place.xp.array(gradient, copy=True)
+            self.grad = Tensor(gradient, device=self.place)
         else:
             self.grad.data += gradient
 

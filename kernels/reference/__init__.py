@@ -1,6 +1,13 @@
 """NumPy kernels: each formula spelled out. Slow, and the specification that every other device is held to."""
 
-from .conv2d import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from .conv2d import (
+    conv2d_backward_bias,
+    conv2d_backward_input,
+    conv2d_backward_weight,
+    conv2d_forward,
+    conv2d_relu_backward,
+    conv2d_relu_forward,
+)
 from .crop import crop_backward_input, crop_forward, crop_sum_forward
 from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
 from .dropout import dropout_backward_input, dropout_forward
@@ -30,6 +37,8 @@ __all__ = [
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "conv2d_forward",
+    "conv2d_relu_backward",
+    "conv2d_relu_forward",
     "crop_backward_input",
     "crop_forward",
     "crop_sum_forward",

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import checks, geometry
 from ..geometry import Conv2dGeometry
+from .elementwise import relu_forward
 
 
 def _padded(x: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
@@ -84,3 +85,34 @@ def conv2d_backward_bias(dy):
     checks.same_dtype(dy=dy)
     checks.expect_rank4("dy", dy.shape)
     return dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype)
+
+
+def relu_mask(y):
+    """One bit an element of y [N, K, P, Q], set where ReLU passes: bytes [N, P, Q, ceil(K/8)], channel k in bit k mod 8."""
+    return np.packbits(~(y <= 0).transpose(0, 2, 3, 1), axis=3, bitorder="little")  # NaN passes
+
+
+def masked(dy, mask):
+    """dy [N, K, P, Q] where its bit of `mask` is set, else 0."""
+    passes = np.unpackbits(mask, axis=3, count=dy.shape[1], bitorder="little").transpose(0, 3, 1, 2)
+    return np.where(passes, dy, dy.dtype.type(0))
+
+
+def conv2d_relu_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """(relu(y), mask) of the convolution's y [N, K, P, Q]; the mask tells which of its elements ReLU let pass."""
+    y = conv2d_forward(x, w, b, stride, padding, dilation, groups)
+    return relu_forward(y), relu_mask(y)
+
+
+def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, needs=(True, True, True)):
+    """(dx, dw, db) of both together; None where `needs` does not ask for it."""
+    checks.same_dtype(dy=dy, x=x, weight=w)
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
+    dz, window = masked(dy, mask), (stride, padding, dilation, groups)
+    return (
+        conv2d_backward_input(dz, w, x.shape[2:], *window) if needs[0] else None,
+        conv2d_backward_weight(dz, x, w.shape[2:], *window) if needs[1] else None,
+        conv2d_backward_bias(dz) if needs[2] else None,
+    )

@@ -28,7 +28,7 @@ from ..errors import MinifcnError
 from ..kernels import geometry
 from ..kernels.checks import expect_shape, label_dtype
 from ..kernels.geometry import CoordinateMap
-from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, Module, ReLU
+from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, Module
 from ..ops.cross_entropy import IGNORE_INDEX
 from ..tensor import Tensor, no_grad
 from .backbones import BACKBONES
@@ -94,15 +94,13 @@ class FCN(Module):
         for b, block in enumerate(plan.blocks, 1):
             for i, K in enumerate(block, 1):
                 padding = 100 if self.padded and b == i == 1 else 1
-                self._add(f"conv{b}_{i}", Conv2d(C, K, 3, padding=padding, rng=rng, dtype=self._dtype))
-                self._add(f"relu{b}_{i}", ReLU())
+                self._add(f"conv{b}_{i}", Conv2d(C, K, 3, padding=padding, relu=True, rng=rng, dtype=self._dtype))
                 C = K
             self._add(f"pool{b}", MaxPool2d(2, 2))
             channels[f"pool{b}"] = C
         for i, window in ((6, 7), (7, 1)):
             padding = 0 if self.padded else window // 2
-            self._add(f"fc{i}", Conv2d(C, plan.fc, window, padding=padding, rng=rng, dtype=self._dtype))
-            self._add(f"relu{i}", ReLU())
+            self._add(f"fc{i}", Conv2d(C, plan.fc, window, padding=padding, relu=True, rng=rng, dtype=self._dtype))
             self._add(f"drop{i}", Dropout(dropout, layer=i))
             C = plan.fc
         return channels

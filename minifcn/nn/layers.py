@@ -21,7 +21,10 @@ class Layer(Module):
 
 
 class Conv2d(Layer):
-    """Convolution [N, C, H, W] -> [N, K, P, Q] with a square window; weights He-initialised from `rng`, or zero."""
+    """Convolution [N, C, H, W] -> [N, K, P, Q] with a square window, and ReLU after it if `relu`.
+
+    Weights are He-initialised from `rng`, or zero.
+    """
 
     def __init__(
         self,
@@ -30,16 +33,18 @@ class Conv2d(Layer):
         window: int,
         stride: int = 1,
         padding: int = 0,
+        relu: bool = False,
         rng: np.random.Generator | None = None,
         dtype: np.dtype = np.float32,
     ) -> None:
         shape = (K, C, window, window)
         self.weight = Parameter(np.zeros(shape, dtype) if rng is None else init.he(shape, rng, dtype))
         self.bias = Parameter(np.zeros(K, dtype))
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding, self.relu = stride, padding, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        op = ops.conv2d_relu if self.relu else ops.conv2d
+        return op(x, self.weight, self.bias, self.stride, self.padding)
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.weight.shape[2], self.stride, self.padding)

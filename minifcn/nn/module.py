@@ -9,14 +9,25 @@ import numpy as np
 
 from ..device import Device, get_device
 from ..errors import CheckpointError
+from ..kernels import memory
 from ..tensor import Tensor
 
 
 class Parameter(Tensor):
-    """A Tensor that is trained. It owns its memory, C-contiguous, so that optimisers can update it in place."""
+    """A Tensor that is trained. It owns its memory, without gaps, so that optimisers can update it in place.
+
+    Weights of a convolution, [K, C, R, S], lie in memory as [K, R, S, C]: channels last, like the pixels they meet.
+    """
 
     def __init__(self, array: np.ndarray, device: str | Device = "cpu") -> None:
-        super().__init__(np.ascontiguousarray(array), requires_grad=True, device=device)
+        super().__init__(_in_order(np.asarray(array)), requires_grad=True, device=device)
+
+
+def _in_order(array: np.ndarray) -> np.ndarray:
+    """`array`, in memory of its own in the order that parameters have."""
+    if array.ndim != 4:
+        return memory.copy(array)
+    return memory.copy(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 class Module:

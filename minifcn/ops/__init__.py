@@ -9,6 +9,7 @@ from .add import Add, add, subtract
 from .avg_pool2d import AvgPool2d, avg_pool2d
 from .bilinear_upsample import BilinearUpsample, bilinear_upsample
 from .conv2d import Conv2d, conv2d
+from .conv2d_relu import Conv2dReLU, conv2d_relu
 from .conv_transpose2d import ConvTranspose2d, conv_transpose2d
 from .crop import Crop, crop
 from .crop_sum import CropSum, crop_sum
@@ -31,6 +32,7 @@ __all__ = [
     "AvgPool2d",
     "BilinearUpsample",
     "Conv2d",
+    "Conv2dReLU",
     "ConvTranspose2d",
     "Crop",
     "CropSum",
@@ -51,6 +53,7 @@ __all__ = [
     "avg_pool2d",
     "bilinear_upsample",
     "conv2d",
+    "conv2d_relu",
     "conv_transpose2d",
     "crop",
     "crop_sum",
