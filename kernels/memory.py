@@ -16,7 +16,7 @@ import numpy as np
 
 LINE = 64  # bytes of a cache line, and of the longest vectors
 LARGE = 1 << 16  # bytes from which on buffers are used again
-IDLE = 1 << 26  # bytes that may always wait
+IDLE = 1 << 26  # bytes that may wait beyond a quarter more than was ever in use at once
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Pool:
             self._used -= buffer.size
             self._idle += buffer.size
             self._waiting[buffer.address] = buffer
-        while self._idle > max(IDLE, self._peak - self._used):
+        while self._used + self._idle > self._peak + self._peak // 4 + IDLE:
             self._idle -= self._waiting.popitem(last=False)[1].size
 
     def usage(self) -> Usage:

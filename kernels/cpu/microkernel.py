@@ -17,9 +17,9 @@ from typing import Any
 from numba.core import cgutils
 
 from .outline import code, outlined
-from .vectors import REGISTERS, Vectors, lanes_of
+from .vectors import REGISTERS, VECTORS, Vectors, lanes_of
 
-VECTORS = 4 if REGISTERS == 32 else 2  # of a full panel
+STORE, ADD, STREAM = 0, 1, 2  # what becomes of a block's sums; STREAM past the caches, to whole cache lines
 
 
 def _block_rows(vectors: int) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class _Loop:
         self.builder.position_at_end(after)
 
 
-def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, Any], depth, runs, add) -> None:
+def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, Any], depth, runs, mode) -> None:
     """One block: a, b, c are pointers to its first elements, `steps` the distances of their rows, steps and runs."""
     builder, number = v.builder, v.index
     places = [(i, j) for i in range(rows) for j in range(vectors)]
@@ -82,16 +82,22 @@ def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, A
     step.end([builder.gep(here_a, [steps["a_depth"]]), builder.gep(here_b, [steps["b_depth"]]), *new])
     run.end([builder.gep(run_a, [steps["a_run"]]), builder.gep(run_b, [steps["b_run"]]), *new])
     targets = [builder.add(builder.mul(number(i), steps["c_row"]), number(j * v.lanes)) for i, j in places]
-    with builder.if_else(builder.icmp_signed("!=", add, number(0))) as (then, otherwise):
-        with then:
-            for target, total in zip(targets, new, strict=True):
-                v.store(builder.fadd(v.load(c, target), total), c, target)
-        with otherwise:
-            for target, total in zip(targets, new, strict=True):
-                v.store(total, c, target)
+    after = builder.append_basic_block("stored")
+    blocks = {mode: builder.append_basic_block(f"mode{mode}") for mode in (STORE, ADD, STREAM)}
+    choice = builder.switch(mode, after)
+    for number_of, block in blocks.items():
+        choice.add_case(number(number_of), block)
+        builder.position_at_end(block)
+        for target, total in zip(targets, new, strict=True):
+            if number_of == STREAM:
+                v.stream(total, c, target)
+            else:
+                v.store(builder.fadd(v.load(c, target), total) if number_of == ADD else total, c, target)
+        builder.branch(after)
+    builder.position_at_end(after)
 
 
-def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], depth, runs, add) -> None:
+def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], depth, runs, mode) -> None:
     """Any number of rows, `vectors` vectors wide."""
     builder = v.builder
     done = cgutils.alloca_once_value(builder, v.index(0))
@@ -104,13 +110,13 @@ def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], 
         builder.position_at_end(body)
         a_here = builder.gep(a, [builder.mul(row, steps["a_row"])])
         c_here = builder.gep(c, [builder.mul(row, steps["c_row"])])
-        _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, add)
+        _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, mode)
         builder.store(builder.add(row, v.index(size)), done)
         builder.branch(head)
         builder.position_at_end(after)
 
 
-def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add) -> None:
+def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
     builder = v.builder
     steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
     end = builder.append_basic_block("end")
@@ -119,21 +125,23 @@ def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c
         block = builder.append_basic_block(f"vectors{vectors}")
         choice.add_case(v.index(vectors * v.lanes), block)
         builder.position_at_end(block)
-        _emit_panel(v, vectors, rows, a, b, c, steps, depth, runs, add)
+        _emit_panel(v, vectors, rows, a, b, c, steps, depth, runs, mode)
         builder.branch(end)
     builder.position_at_end(end)
+    with builder.if_then(builder.icmp_signed("==", mode, v.index(STREAM))):
+        builder.fence("seq_cst")  # streamed stores are seen by other threads in no order without it
 
 
 _code = code(_emit_product)
 
 
-def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add):
-    _code(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, add)
+def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode):
+    _code(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode)
 
 
-# product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, add)
+# product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, mode)
 #
-# c[i, j] = (or, if `add`, +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
+# c[i, j] = (for `mode` ADD: +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
 #
 # All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is b[b_start + d b_depth +
 # u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at most VECTORS; depth and runs are

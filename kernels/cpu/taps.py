@@ -19,14 +19,15 @@ from numba import njit
 
 from .. import memory
 from .gemm import bits
-from .microkernel import VECTORS, product
+from .microkernel import ADD, STORE, STREAM, VECTORS, product
 from .outline import tools
 from .runs import add_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
+from .tiles import pack_panels
 from .vectors import VECTOR_BYTES, lanes_of
 
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
-SHARE = 128  # output channels of a job of the backward pass for the input
+SHARE = 64  # output channels of a job of the backward pass for the input
 
 
 def supports(geo, dtype) -> bool:
@@ -158,34 +159,47 @@ def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
 
 
 @njit(cache=True, nogil=True)
-def _backward_input(team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, scratch, parts):
-    """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share."""
-    own = scratch[member(team)]
+def _backward_input(
+    team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, group, room, weights_size, parts
+):  # fmt: skip
+    """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share.
+
+    The weights of `group` neighbouring taps are brought into the cache together, as panels: memory is fast at long reads,
+    and whole rows of them would share a few sets of the first-level cache.
+    """
+    own = room[member(team)]
+    weights, block = own[:weights_size], own[weights_size:]
     H, W, P, Q = window[:4]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         k0, k1 = share(team, job, K)
         count, part = k1 - k0, parts[job]
         part[:] = 0
-        block, weights = own[: pixels * count], own[pixels * count :]
         _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block)
-        for tap in range(taps):
-            p0, p1, q0, q1 = rectangles[tap]
-            if p1 == p0 or q1 == q0:
-                continue
-            for k in range(count):
-                copy_run(w, ((k0 + k) * taps + tap) * C, weights, k * C, C)
-            column = 0
-            while column < C:
-                panel = min(C - column, widest)
-                for n in range(N):
-                    for p in range(p0, p1):
-                        h, first = _met(window, tap, p, q0)
-                        product(
-                            tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0, weights, column, C, 0,
-                            part, ((n * H + h) * W + first) * C + column, C * window[6], count, 1, 1,
-                        )  # fmt: skip
-                column += panel
+        for first_tap in range(0, taps, group):
+            together = min(group, taps - first_tap)
+            pack_panels(
+                w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // (VECTOR_BYTES // w.itemsize)
+            )  # fmt: skip
+            for tap in range(first_tap, first_tap + together):
+                p0, p1, q0, q1 = rectangles[tap]
+                if p1 == p0 or q1 == q0:
+                    continue
+                column = 0
+                while column < C:
+                    # a panel may end where the next tap begins: panels count from the group's first tap
+                    offset = (tap - first_tap) * C + column
+                    panel = min(C - column, widest - offset % widest)
+                    start = offset // widest * widest * count + offset % widest
+                    for n in range(N):
+                        for p in range(p0, p1):
+                            h, first = _met(window, tap, p, q0)
+                            product(
+                                tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0,
+                                weights, start, widest, 0, part, ((n * H + h) * W + first) * C + column, C * window[6],
+                                count, 1, ADD,
+                            )  # fmt: skip
+                    column += panel
 
 
 @njit(cache=True, nogil=True)
@@ -206,13 +220,15 @@ def backward_input_weights(geo, w):
 def backward_input(geo, dy, mask, w):
     """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
     pixels, shares = geo.N * geo.P * geo.Q, max(1, -(-geo.K // SHARE))
-    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    parts = memory.empty((shares, dx.size), dy.dtype)
     most = -(-geo.K // shares)
-    room = scratch(most * (pixels + geo.C), dy.dtype)
+    group = max(1, min(geo.R * geo.S, WEIGHTS * 2 // (most * geo.C)))
+    weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype))
+    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    parts = memory.empty((shares, memory.padded(dx.size, dy.dtype)), dy.dtype)
+    room = scratch(weights_size + most * pixels, dy.dtype)
     run(
-        _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
-        *bits(mask), room, parts,
+        _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
+        _rectangles(geo), *bits(mask), group, room, weights_size, parts,
     )  # fmt: skip
     run(_add_parts, 8, parts, dx.reshape(-1))
     return dx
@@ -224,6 +240,7 @@ def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask
     own = scratch[member(team)]
     H, W, P, Q = window[:4]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // x.itemsize
+    first_mode = STREAM if N == 1 else STORE
     for job in jobs(team):
         k0, k1 = share(team, job, K)
         count = k1 - k0
@@ -245,7 +262,7 @@ def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask
                         product(
                             tools, count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
                             x, ((n * H + h) * W + first) * C + column, C * window[6], W * C * window[5],
-                            dw, place, taps * C, q1 - q0, p1 - p0, int(n > 0),
+                            dw, place, taps * C, q1 - q0, p1 - p0, ADD if n else first_mode,
                         )  # fmt: skip
                 column += panel
 

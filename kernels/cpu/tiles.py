@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from .. import winograd
 from .outline import code, outlined
-from .vectors import Vectors
+from .vectors import VECTORS, Vectors
 
 
 def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[list[list[Any]], list[Any]]:
@@ -257,6 +257,29 @@ def finish_part(typingctx, total, start, bias, b_start, y, y_start, count):
 
     n = types.intp
     return types.void(total, n, bias, n, y, n, n), generate
+
+
+@intrinsic
+def pack_panels(typingctx, source, start, row, target, rows, vectors):
+    """target = `rows` rows of `vectors` vectors, as panels of VECTORS vectors: all rows of one, then of the next."""
+
+    def generate(context, builder, signature, args):
+        source, start, row, target, rows, vectors = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        lanes, width = v.index(v.lanes), v.index(VECTORS * v.lanes)
+        first, place = v.at(source, signature.args[0], start), v.at(target, signature.args[3], v.index(0))
+        panel_size = builder.mul(rows, width)
+        with cgutils.for_range(builder, rows) as line:
+            here, there = builder.mul(line.index, row), builder.mul(line.index, width)
+            with cgutils.for_range(builder, vectors) as one:
+                panel = builder.udiv(one.index, v.index(VECTORS))
+                within = builder.mul(builder.urem(one.index, v.index(VECTORS)), lanes)
+                offset = builder.add(builder.add(builder.mul(panel, panel_size), there), within)
+                v.store(v.load(first, builder.add(here, builder.mul(one.index, lanes))), place, offset)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, n, target, n, n), generate
 
 
 @intrinsic

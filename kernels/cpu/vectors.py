@@ -34,6 +34,7 @@ def _register_file() -> tuple[int, int]:
 
 
 VECTOR_BYTES, REGISTERS = _register_file()
+VECTORS = 4 if REGISTERS == 32 else 2  # of a panel, the columns that a block of the micro-kernel spans
 
 
 def lanes_of(dtype) -> int:
@@ -72,6 +73,11 @@ class Vectors:
 
     def store(self, value, pointer, offset) -> None:
         self.builder.store(value, self._vector_at(pointer, offset), align=self.align)
+
+    def stream(self, value, pointer, offset) -> None:
+        """Store past the caches, for what nobody reads soon; the place is a multiple of the vector's length."""
+        store = self.builder.store(value, self._vector_at(pointer, offset), align=VECTOR_BYTES)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(self.int32, 1)]))
 
     def broadcast(self, scalar):
         """`scalar` in every lane."""

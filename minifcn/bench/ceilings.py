@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ..kernels import memory
 from .quiet import rest
 
 MOVED = {"fp32_gflops": 0.05, "copy_gbs": 0.3}  # shares
@@ -53,18 +54,24 @@ def _on_threads(count: int, work: Callable[[int], None]) -> float:
 
 @functools.cache
 def _products() -> Callable:
-    """A compiled loop of products: (a, b, c, width, count), c [ROWS, width] = a [ROWS, DEPTH] b [DEPTH, width]."""
+    """A compiled loop of products: (tools, a, b, c, width, count), c [ROWS, width] = a [ROWS, DEPTH] b [DEPTH, width]."""
     from numba import njit
 
     from ..kernels.cpu.microkernel import product
 
     @njit(nogil=True)
-    def products(a, b, c, width, count):
+    def products(tools, a, b, c, width, count):
         for _ in range(count):
-            product(ROWS, width, a, 0, DEPTH, 1, 0, b, 0, width, 0, c, 0, width, DEPTH, 1, 0)
+            product(tools, ROWS, width, a, 0, DEPTH, 1, 0, b, 0, width, 0, c, 0, width, DEPTH, 1, 0)
 
-    products(*_operands(), _width(), 1)
+    products(_tools(), *_operands(), _width(), 1)
     return products
+
+
+def _tools() -> np.ndarray:
+    from ..kernels.cpu.outline import tools
+
+    return tools(np.dtype(np.float32))
 
 
 def _width() -> int:
@@ -77,14 +84,14 @@ def _width() -> int:
 def _operands() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
     sizes = (ROWS * DEPTH, DEPTH * _width(), ROWS * _width())
-    return tuple(rng.standard_normal(size).astype(np.float32) for size in sizes)
+    return tuple(memory.copy(rng.standard_normal(size).astype(np.float32)) for size in sizes)
 
 
 def _multiply_adds(threads: int) -> float:
     """GFLOP/s of the micro-kernel."""
     products, width = _products(), _width()
     operands = [_operands() for _ in range(threads)]
-    seconds = min(_on_threads(threads, lambda i: products(*operands[i], width, PRODUCTS)) for _ in range(TRIES))
+    seconds = min(_on_threads(threads, lambda i: products(_tools(), *operands[i], width, PRODUCTS)) for _ in range(TRIES))
     return 2 * ROWS * width * DEPTH * PRODUCTS * threads / seconds / 1e9
 
 
