@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit
 
 from .. import memory
-from .microkernel import panel_width, product
+from .microkernel import finished_product, panel_width, product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
@@ -66,16 +66,6 @@ def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, 
     """total [rows Q, width] = the patches of `rows` output rows in `lines`, times one panel of weights."""
     depth, width = panels.shape[1], panels.shape[2]
     flat = panels.reshape(-1)
-    if depth * width <= PANEL and len(runs) > 1 and runs[0, 3]:  # runs at even distances: all in one go
-        taps = runs[0, 2]
-        for i in range(rows):
-            start = ((i * u_stride + runs[0, 0] - origin[0]) * columns + runs[0, 1] - origin[1]) * C
-            product(
-                tools, Q, width, lines, start, v_stride * C, 1, runs[0, 3] * columns * C,
-                flat, panel * depth * width, width, taps * C * width,
-                total, i * Q * width, width, taps * C, len(runs), 0,
-            )  # fmt: skip
-        return
     done = 0
     for t in range(len(runs)):
         du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
@@ -103,7 +93,7 @@ def _multiply(
     lines, total = own[:lines_size], own[lines_size:]
     rows, Q, u_stride, u_origin, v_stride, v_origin = grid
     du, dv, high, wide = extent
-    width = panels.shape[2]
+    width, flat = panels.shape[2], panels.reshape(-1)
     columns = (Q - 1) * v_stride + wide
     _, out_H, out_W, channels = out_shape
     h_stride, h_origin, w_stride, w_origin = place
@@ -120,8 +110,21 @@ def _multiply(
         units = (len(panels) + unit - 1) // unit
         low, high_panel = split * units // splits * unit, (split + 1) * units // splits * unit
         for panel in range(low, min(high_panel, len(panels))):
-            _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
             k = panel * width
+            in_one_go = len(runs) == 1 or (runs[0, 3] > 0 and panels.shape[1] * width <= PANEL)
+            if in_one_go and K - k >= width and w_stride == 1 and out_mask_row % 8 == 0 and (k0 + k) % 8 == 0:
+                taps = runs[0, 2]
+                for i in range(count):
+                    pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + w_origin
+                    finished_product(
+                        tools, Q, width, lines, ((i * u_stride + runs[0, 0] - du) * columns + runs[0, 1] - dv) * C,
+                        v_stride * C, 1, runs[0, 3] * columns * C,
+                        flat, panel * panels.shape[1] * width, width, taps * C * width,
+                        out, pixel * channels + k0 + k, channels, taps * C, len(runs), bias, k, relu,
+                        out_mask, 0, pixel * out_mask_row + k0 + k, out_mask_row,
+                    )  # fmt: skip
+                continue
+            _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, count, Q, panels, panel, total, (du, dv))
             for i in range(count):
                 pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + w_origin
                 finish_rows(

@@ -11,6 +11,7 @@ compiles to. 32 registers hold 6 rows x 4 vectors of accumulators, 16 hold 6 x 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ STORE, ADD, STREAM = 0, 1, 2  # what becomes of a block's sums; STREAM past the 
 
 def _block_rows(vectors: int) -> tuple[int, ...]:
     """Rows of a block, to be tried in this order: a narrow panel leaves registers for more."""
-    longest = {1:12}.get(vectors) if REGISTERS == 32 else None
-    return (*([longest] if longest else []), 6, 4, 2, 1)
+    longer = {1: (12, 9), 2: (12,)}.get(vectors, ()) if REGISTERS == 32 else ()
+    return (*longer, 6, 4, 2, 1)
 
 
 def panel_width(columns: int, dtype) -> int:
@@ -65,8 +66,8 @@ class _Loop:
         self.builder.position_at_end(after)
 
 
-def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, Any], depth, runs, mode) -> None:
-    """One block: a, b, c are pointers to its first elements, `steps` the distances of their rows, steps and runs."""
+def _emit_block(v: Vectors, rows: int, vectors: int, a, b, steps: dict[str, Any], depth, runs) -> list[Any]:
+    """The sums of one block, row by row; a, b point to its first elements, `steps` are distances of rows, steps and runs."""
     builder, number = v.builder, v.index
     places = [(i, j) for i in range(rows) for j in range(vectors)]
     a_rows = [builder.mul(number(i), steps["a_row"]) for i in range(rows)]
@@ -81,14 +82,21 @@ def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, A
         new += [v.multiply_add(factor, b_row[j], sums[i * vectors + j]) for j in range(vectors)]
     step.end([builder.gep(here_a, [steps["a_depth"]]), builder.gep(here_b, [steps["b_depth"]]), *new])
     run.end([builder.gep(run_a, [steps["a_run"]]), builder.gep(run_b, [steps["b_run"]]), *new])
-    targets = [builder.add(builder.mul(number(i), steps["c_row"]), number(j * v.lanes)) for i, j in places]
+    return new
+
+
+def _emit_store(v: Vectors, rows: int, vectors: int, sums: list[Any], c, c_row, mode) -> None:
+    """The sums of a block to c, as `mode` says."""
+    builder, number = v.builder, v.index
+    places = [(i, j) for i in range(rows) for j in range(vectors)]
+    targets = [builder.add(builder.mul(number(i), c_row), number(j * v.lanes)) for i, j in places]
     after = builder.append_basic_block("stored")
     blocks = {mode: builder.append_basic_block(f"mode{mode}") for mode in (STORE, ADD, STREAM)}
     choice = builder.switch(mode, after)
     for number_of, block in blocks.items():
         choice.add_case(number(number_of), block)
         builder.position_at_end(block)
-        for target, total in zip(targets, new, strict=True):
+        for target, total in zip(targets, sums, strict=True):
             if number_of == STREAM:
                 v.stream(total, c, target)
             else:
@@ -97,8 +105,8 @@ def _emit_block(v: Vectors, rows: int, vectors: int, a, b, c, steps: dict[str, A
     builder.position_at_end(after)
 
 
-def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], depth, runs, mode) -> None:
-    """Any number of rows, `vectors` vectors wide."""
+def _emit_panel(v: Vectors, vectors: int, rows, a, b, steps: dict[str, Any], depth, runs, store) -> None:
+    """Any number of rows, `vectors` vectors wide; store(first row, rows, sums) writes what becomes of a block."""
     builder = v.builder
     done = cgutils.alloca_once_value(builder, v.index(0))
     for size in _block_rows(vectors):
@@ -109,25 +117,37 @@ def _emit_panel(v: Vectors, vectors: int, rows, a, b, c, steps: dict[str, Any], 
         builder.cbranch(builder.icmp_signed(">=", builder.sub(rows, row), v.index(size)), body, after)
         builder.position_at_end(body)
         a_here = builder.gep(a, [builder.mul(row, steps["a_row"])])
-        c_here = builder.gep(c, [builder.mul(row, steps["c_row"])])
-        _emit_block(v, size, vectors, a_here, b, c_here, steps, depth, runs, mode)
+        store(row, size, _emit_block(v, size, vectors, a_here, b, steps, depth, runs))
         builder.store(builder.add(row, v.index(size)), done)
         builder.branch(head)
         builder.position_at_end(after)
 
 
-def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
+def _for_each_width(v: Vectors, width, emit: Callable[[int], None]) -> None:
+    """emit(vectors) for the one width that is wanted."""
     builder = v.builder
-    steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run, "c_row": c_row}
     end = builder.append_basic_block("end")
     choice = builder.switch(width, end)
     for vectors in range(1, VECTORS + 1):
         block = builder.append_basic_block(f"vectors{vectors}")
         choice.add_case(v.index(vectors * v.lanes), block)
         builder.position_at_end(block)
-        _emit_panel(v, vectors, rows, a, b, c, steps, depth, runs, mode)
+        emit(vectors)
         builder.branch(end)
     builder.position_at_end(end)
+
+
+def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
+    builder = v.builder
+    steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
+
+    def emit(vectors):
+        def store(row, size, sums):
+            _emit_store(v, size, vectors, sums, builder.gep(c, [builder.mul(row, c_row)]), c_row, mode)
+
+        _emit_panel(v, vectors, rows, a, b, steps, depth, runs, store)
+
+    _for_each_width(v, width, emit)
     with builder.if_then(builder.icmp_signed("==", mode, v.index(STREAM))):
         builder.fence("seq_cst")  # streamed stores are seen by other threads in no order without it
 
@@ -147,3 +167,49 @@ def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row,
 # u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at most VECTORS; depth and runs are
 # at least 1.
 product = outlined(_product, "nn" "annn" "ann" "an" "nnn")
+
+
+def _emit_finished(
+    v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
+):  # fmt: skip
+    builder = v.builder
+    steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
+    with_relu = builder.icmp_signed("!=", relu, v.index(0))
+
+    def emit(vectors):
+        added = [v.load(bias, v.index(j * v.lanes)) for j in range(vectors)]
+
+        def store(row, size, sums):
+            values = [builder.fadd(total, added[n % vectors]) for n, total in enumerate(sums)]
+            lines = [builder.add(row, v.index(i)) for i in range(size)]
+            with builder.if_else(with_relu) as (then, otherwise):
+                for positive, branch in ((True, then), (False, otherwise)):
+                    with branch:
+                        for n, value in enumerate(values):
+                            i, column = n // vectors, v.index(n % vectors * v.lanes)
+                            place = builder.add(builder.mul(lines[i], y_row), column)
+                            if positive:
+                                passes, value = v.positive(value), v.relu(value)
+                                bits = builder.add(builder.mul(lines[i], bit_row), column)
+                                v.store_mask(passes, mask, builder.add(bit, bits))
+                            v.store(value, y, place)
+
+        _emit_panel(v, vectors, rows, a, b, steps, depth, runs, store)
+
+    _for_each_width(v, width, emit)
+
+
+_finished_code = code(_emit_finished)
+
+
+def _finished(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row):
+    _finished_code(
+        rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
+    )  # fmt: skip
+
+
+# finished_product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, y, y_start, y_row, depth,
+#                  runs, bias, b_start, relu, mask, 0, bit, bit_row)
+#
+# The same product plus the bias of each column; with `relu`, max(., 0) and the bits of what it lets pass.
+finished_product = outlined(_finished, "nn" "annn" "ann" "an" "nn" "an" "mnn")

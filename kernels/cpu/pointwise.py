@@ -12,7 +12,7 @@ from numba import njit
 
 from .. import memory
 from . import gemm
-from .microkernel import panel_width, product
+from .microkernel import finished_product, panel_width, product
 from .outline import tools
 from .runs import copy_masked_run, finish_rows, sum_rows
 from .threads import JOBS, jobs, member, run, scratch
@@ -50,6 +50,12 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, scratch, bias, relu, 
         first, last = block * pixels // blocks, (block + 1) * pixels // blocks
         for panel in range(split * units // splits * unit, min((split + 1) * units // splits * unit, len(panels))):
             k = panel * width
+            if K - k >= width:
+                finished_product(
+                    tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0,
+                    y, first * K + k, K, C, 1, bias, k, relu, mask, 0, first * mask_row + k, mask_row,
+                )  # fmt: skip
+                continue
             product(tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0, own, 0, width, C, 1, 0)
             finish_rows(
                 own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,

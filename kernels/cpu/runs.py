@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .tiles import copy_vector, finish_part, finish_vectors
+from .tiles import copy_vector, finish_part, finish_vectors, sum_vectors
 from .vectors import VECTOR_BYTES
 
 
@@ -83,8 +83,12 @@ def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask,
 @njit(cache=True, nogil=True)
 def sum_rows(block, start, row, rows, count, sums):
     """sums[k] += the sum over `rows` rows of block[start + i row + k], k < count; sums in float64."""
-    for k in range(count):
-        total = block.dtype.type(0)
-        for i in range(np.uintp(rows)):
-            total += block[np.uintp(start + k) + i * np.uintp(row)]
-        sums[k] += total
+    lanes = VECTOR_BYTES // block.itemsize
+    whole, part = count // lanes * lanes, np.empty(lanes, block.dtype)
+    for k in range(0, whole, lanes):
+        sum_vectors(block, start + k, row, rows, part)
+        for lane in range(lanes):
+            sums[k + lane] += part[lane]
+    for k in range(whole, count):
+        for i in range(rows):
+            sums[k] += block[start + k + i * row]

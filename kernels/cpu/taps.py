@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 
 from .. import memory
+from . import gemm
 from .gemm import bits
 from .microkernel import ADD, STORE, STREAM, VECTORS, product
 from .outline import tools
@@ -27,6 +28,7 @@ from .tiles import pack_panels
 from .vectors import VECTOR_BYTES, lanes_of
 
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
+FEW_WEIGHTS = 1 << 22  # up to so many are packed: it takes less time than patches of single pixels do
 SHARE = 64  # output channels of a job of the backward pass for the input
 
 
@@ -121,13 +123,55 @@ def _forward(
             finish_rows(line, 0, 0, bias, k0, relu, y, pixel * K + k0, 0, mask, pixel * mask_row + k0, 0, 1, count)
 
 
+@njit(cache=True, nogil=True)
+def _forward_packed(team, tools, x, N, C, K, window, rectangles, blocks, panels, room, bias, relu, y, mask, mask_row):
+    """One job a panel of output channels and a block of images: each tap's product is added where its pixels lie."""
+    own = room[member(team)]
+    H, W, P, Q = window[:4]
+    width, flat = panels.shape[2], panels.reshape(-1)
+    for job in jobs(team):
+        panel, block = divmod(job, blocks)
+        n0, n1 = block * N // blocks, (block + 1) * N // blocks
+        own[: (n1 - n0) * P * Q * width] = 0
+        for tap in range(len(rectangles)):
+            p0, p1, q0, q1 = rectangles[tap]
+            for n in range(n0, n1 if q1 > q0 else n0):
+                for p in range(p0, p1):
+                    h, first = _met(window, tap, p, q0)
+                    product(
+                        tools, q1 - q0, width, x, ((n * H + h) * W + first) * C, C * window[6], 1, 0,
+                        flat, (panel * len(rectangles) + tap) * C * width, width, 0,
+                        own, (((n - n0) * P + p) * Q + q0) * width, width, C, 1, ADD,
+                    )  # fmt: skip
+        pixel, k = n0 * P * Q, panel * width
+        finish_rows(
+            own, 0, width, bias, k, relu, y, pixel * K + k, K, mask, pixel * mask_row + k, mask_row,
+            (n1 - n0) * P * Q, min(width, K - k),
+        )  # fmt: skip
+
+
 def forward_weights(geo, w):
-    """Nothing to prepare: the weights are used as they are."""
-    return w
+    """Few weights are packed, as for `gemm`; many are used as they are."""
+    return gemm.forward_weights(geo, w)[0] if w.size <= FEW_WEIGHTS and geo.K % 8 == 0 else w
+
+
+def _forward_few(geo, x, panels, bias, relu):
+    y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
+    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    blocks = max(1, min(geo.N, 4 // len(panels)))
+    room = scratch(-(-geo.N // blocks) * geo.P * geo.Q * panels.shape[2], x.dtype)
+    out_bits, out_row, _ = bits(mask)
+    run(
+        _forward_packed, len(panels) * blocks, tools(x.dtype), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
+        _rectangles(geo), blocks, panels, room, bias, int(relu), y.reshape(-1), out_bits, out_row,
+    )  # fmt: skip
+    return y, mask
 
 
 def forward(geo, x, w, bias, relu):
     """(y [N, P, Q, K], mask of its ReLU or None)."""
+    if w.ndim == 3:
+        return _forward_few(geo, x, w, bias, relu)
     lanes, rectangles = lanes_of(x.dtype), _rectangles(geo)
     valid = (rectangles[:, 1] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 2]) * geo.N
     wide = -(-valid // lanes) * lanes

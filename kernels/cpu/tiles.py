@@ -150,7 +150,7 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
     with v.builder.if_else(relu) as (then, otherwise):
         with then:
             passes = v.positive(value)
-            v.store(v.builder.select(passes, value, v.zero), target, offset)
+            v.store(v.relu(value), target, offset)
             v.store_mask(passes, first_bit, bit)
         with otherwise:
             v.store(value, target, offset)
@@ -280,6 +280,33 @@ def pack_panels(typingctx, source, start, row, target, rows, vectors):
 
     n = types.intp
     return types.void(source, n, n, target, n, n), generate
+
+
+@intrinsic
+def sum_vectors(typingctx, block, start, row, rows, total):
+    """total[lane] = the sum over `rows` rows of block[start + i row + lane], in four sums that are added at the end."""
+
+    def generate(context, builder, signature, args):
+        block, start, row, rows, total = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        first, zero = v.at(block, signature.args[0], start), v.index(0)
+        sums = [cgutils.alloca_once_value(builder, v.zero) for _ in range(4)]
+        fours = builder.udiv(rows, v.index(4))
+        with cgutils.for_range(builder, fours) as four:
+            for i, partial in enumerate(sums):
+                line = builder.add(builder.mul(four.index, v.index(4)), v.index(i))
+                here = v.load(first, builder.mul(line, row))
+                builder.store(builder.fadd(builder.load(partial), here), partial)
+        done = builder.mul(fours, v.index(4))
+        with cgutils.for_range(builder, builder.sub(rows, done)) as one:
+            here = v.load(first, builder.mul(builder.add(done, one.index), row))
+            builder.store(builder.fadd(builder.load(sums[0]), here), sums[0])
+        one, two, three, four = (builder.load(partial) for partial in sums)
+        v.store(builder.fadd(builder.fadd(one, two), builder.fadd(three, four)), v.at(total, signature.args[4], zero), zero)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(block, n, n, n, total), generate
 
 
 @intrinsic

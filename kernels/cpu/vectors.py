@@ -163,3 +163,7 @@ class Vectors:
     def positive(self, vector):
         """Where ReLU passes: not (x <= 0), so that NaN passes too."""
         return self.builder.fcmp_unordered(">", vector, self.zero)
+
+    def relu(self, vector):
+        """max(x, 0) that keeps NaN."""
+        return self.builder.select(self.positive(vector), vector, self.zero)
