@@ -28,9 +28,12 @@ def _forward(geo, name, x, w, b, relu):
 
 def _weights(geo, name, function, w):
     """The weights in the form that a rung wants; kept where they are constant."""
+    rung = RUNGS[name]
+    if not is_constant(w) and hasattr(rung, "takes_weights_as_they_are") and rung.takes_weights_as_they_are(geo):
+        return channels_last(w)
     # The padding decides which taps a phase of the backward pass has.
     what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups)
-    return derived(w, what, lambda: getattr(RUNGS[name], function)(geo, channels_last(w)))
+    return derived(w, what, lambda: getattr(rung, function)(geo, channels_last(w)))
 
 
 def _backward_input(geo, name, dy, mask, w):
@@ -55,21 +58,21 @@ def conv2d_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     checks.same_dtype(x=x, weight=w, bias=b)
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     _check_bias(b, geo)
-    return _forward(geo, choose("conv2d_forward", geo, x.dtype, is_constant(w)), x, w, b, False)[0]
+    return _forward(geo, choose(geo, x.dtype), x, w, b, False)[0]
 
 
 def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_input`."""
     checks.same_dtype(dy=dy, weight=w)
     geo = geometry.conv2d_backward_input(dy.shape, w.shape, input_size, stride, padding, dilation, groups)
-    return _backward_input(geo, choose("conv2d_backward_input", geo, dy.dtype, is_constant(w)), dy, None, w)
+    return _backward_input(geo, choose(geo, dy.dtype), dy, None, w)
 
 
 def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_weight`."""
     checks.same_dtype(dy=dy, x=x)
     geo = geometry.conv2d_backward_weight(dy.shape, x.shape, window, stride, padding, dilation, groups)
-    return _backward_weight(geo, choose("conv2d_backward_weight", geo, dy.dtype), dy, None, x)[0]
+    return _backward_weight(geo, choose(geo, dy.dtype), dy, None, x)[0]
 
 
 @njit(cache=True, nogil=True)
@@ -97,7 +100,7 @@ def conv2d_relu_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1)
     checks.same_dtype(x=x, weight=w, bias=b)
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     _check_bias(b, geo)
-    return _forward(geo, choose("conv2d_forward", geo, x.dtype, is_constant(w)), x, w, b, True)
+    return _forward(geo, choose(geo, x.dtype), x, w, b, True)
 
 
 def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, needs=(True, True, True)):
@@ -108,10 +111,10 @@ def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
     mask, dx, dw, db = np.ascontiguousarray(mask), None, None, None
     if needs[0]:
-        name = choose("conv2d_backward_input", geo, dy.dtype, is_constant(w))
+        name = choose(geo, dy.dtype)
         dx = _backward_input(geo, name, dy, mask, w)
     if needs[1] or needs[2]:
-        dw, db = _backward_weight(geo, choose("conv2d_backward_weight", geo, dy.dtype), dy, mask, x)
+        dw, db = _backward_weight(geo, choose(geo, dy.dtype), dy, mask, x)
     return dx, dw if needs[1] else None, db if needs[2] else None
 
 

@@ -36,10 +36,6 @@ RUNGS: dict[str, Any] = {
 DIRECTIONS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
 
 
-def _tiles(geo: Conv2dGeometry, m: int) -> int:
-    return geo.N * -(-geo.P // m) * -(-geo.Q // m)
-
-
 def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
     """The fastest rung that sums directly: taps where the weights outweigh the pixels."""
     pixels = geo.N * max(geo.P * geo.Q, geo.H * geo.W)
@@ -49,22 +45,12 @@ def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
     return "pointwise" if pointwise.supports(geo, dtype) else "gemm"
 
 
-def choose(op: str, geo: Conv2dGeometry, dtype: np.dtype | type, constant: bool = True) -> str:
-    """The rung that `op`, one of DIRECTIONS, takes for a convolution of this geometry.
-
-    `constant`: the weights do not change, so that their transform is made once and costs nothing.
-    """
+def choose(geo: Conv2dGeometry, dtype: np.dtype | type) -> str:
+    """The rung that a convolution of this geometry takes, in all directions."""
     wanted = settings.convolution
     if wanted in RUNGS:
         return wanted if RUNGS[wanted].supports(geo, dtype) else _exact(geo, dtype)
     winograd = RUNGS["winograd4"]
     if wanted == "exact" or not winograd.supports(geo, dtype):
         return _exact(geo, dtype)
-    if op != "conv2d_backward_weight" and not constant and _transform_outweighs(geo):
-        return _exact(geo, dtype)
     return "winograd4"
-
-
-def _transform_outweighs(geo: Conv2dGeometry) -> bool:
-    """Whether making U costs more than F(4x4, 3x3) saves: with few tiles, where each weight is used a few times only."""
-    return _tiles(geo, 4) < 24 and geo.C * geo.K >= 1 << 16

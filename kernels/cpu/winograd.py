@@ -41,9 +41,11 @@ from .vectors import VECTOR_BYTES, lanes_of
 
 CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and M may take
 GROUP = 8 * 1024 * 1024  # bytes of V and Q that a group of the weight gradient may take
-TILES = 48  # of a block at most
+LEAST = 16  # tiles of a block of that kind: with fewer, U is read too often
+TILES = 64  # of a block at most
 CHANNELS = 48  # output channels of a job of the weight gradient
 NO_MASK = np.zeros(1, np.uint8)
+FORWARD, TURNED = 1, 2  # how a job transforms the weights of its panel
 
 
 # --- tiles in, tiles out -----------------------------------------------------------------------------------
@@ -90,9 +92,9 @@ def _transform_block(
 
 @njit(cache=True, nogil=True)
 def _multiply_panel(
-    tools, m, v, v_start, v_step, C, u, panel, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
+    tools, m, v, v_start, v_step, C, u, panel, k0, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
 ):  # fmt: skip
-    """y of `count` tiles from `first` on, for one panel of output channels: M = V U, then A^T M A."""
+    """y of `count` tiles from `first` on, for the output channels from k0 on: M = V U, panel `panel` of u, then A^T M A."""
     _, P, Q, K = shape
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
@@ -101,7 +103,6 @@ def _multiply_panel(
             tools, count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
             scratch, e * step, width, C, 1, 0,
         )  # fmt: skip
-    k0 = panel * width
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
         p, q = divmod(rest, columns)
@@ -112,6 +113,31 @@ def _multiply_panel(
                 tools, m, scratch, i * width + k, across * step, step, bias, k0 + k, relu,
                 y, place + k, Q * K, K, P - p, Q - q, y_mask, 0, place + k, Q * K, K,
             )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _transform_outputs(tools, m, w, C, k, u, start, width, square):
+    """One vector of output channels from k on: u[start + (e C + c) width + lane] = (G w G^T)[e]."""
+    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
+    size = lanes * lanes
+    for c in range(0, C, lanes):
+        for i in range(lanes):
+            place = (k + i) * 9 * C + c
+            transform(
+                tools, FILTER + m, w, place, 3 * C, C, NO_MASK, 0, 0, 0, 0, square, i * lanes, across * size, size, w, 0
+            )  # fmt: skip
+        for e in range(elements):
+            transpose(tools, square, e * size, lanes, u, start + (e * C + c) * width, width)
+
+
+@njit(cache=True, nogil=True)
+def _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width):
+    """One vector of input channels from c on: u[start + (e K + k) width + lane] = (G w' G^T)[e], w' turned round."""
+    for k in range(first, last):
+        place, step = (k * 9 + 8) * C + c, K * width
+        transform(
+            tools, FILTER + m, w, place, -3 * C, -C, NO_MASK, 0, 0, 0, 0, u, start + k * width, (m + 2) * step, step, w, 0
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -130,7 +156,7 @@ def _by_blocks(
         )
         for panel in range(panels):
             _multiply_panel(
-                tools, m, own, 0, step, C, u, panel, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
+                tools, m, own, 0, step, C, u, panel, panel * width, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
             )  # fmt: skip
 
 
@@ -147,19 +173,35 @@ def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding,
 
 
 @njit(cache=True, nogil=True)
-def _by_panels(team, tools, m, v, step, C, blocks, tiles, u, width, rows, columns, scratch, bias, relu, y, shape, y_mask):
-    """One job a panel of output channels and a block of tiles."""
+def _by_panels(
+    team, tools, m, v, step, C, blocks, tiles, u, raw, width, rows, columns, scratch, m_size, bias, relu, y, shape, y_mask
+):  # fmt: skip
+    """One job a panel of output channels and a block of tiles.
+
+    `raw` FORWARD or TURNED: u holds the weights as they are, and a job transforms those of its own panel first.
+    """
     own = scratch[member(team)]
+    K, lanes = shape[3], VECTOR_BYTES // y.itemsize
+    own_u, square = own[m_size:], own[len(own) - (m + 2) ** 2 * lanes * lanes :]
     for job in jobs(team):
         panel, block = divmod(job, blocks)
         first, last = block * tiles // blocks, (block + 1) * tiles // blocks
+        for j in range(0, width if raw else 0, lanes):
+            if raw == FORWARD:
+                _transform_outputs(tools, m, u, C, panel * width + j, own_u, j, width, square)
+            else:
+                _transform_inputs(tools, m, u, K, 0, C, panel * width + j, own_u, j, C, width)
         _multiply_panel(
-            tools, m, v, first * C, step, C, u, panel, width, first, last - first, rows, columns, own, bias, relu, y, shape, y_mask
+            tools, m, v, first * C, step, C, own_u if raw else u, 0 if raw else panel, panel * width, width, first, last - first,
+            rows, columns, own, bias, relu, y, shape, y_mask,
         )  # fmt: skip
 
 
-def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
-    """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass, with the transformed weights u."""
+def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
+    """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass.
+
+    u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not, for at most TILES tiles.
+    """
     (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(K, dtype)
@@ -168,7 +210,7 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
     where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
-    if tiles >= 64 and CACHE // a_tile >= 16:
+    if tiles >= 64 and CACHE // a_tile >= LEAST:
         blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), 4)
         blocks += blocks % 2
         count = -(-tiles // blocks)
@@ -180,9 +222,13 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
         v = memory.empty((elements * step,), dtype)
         buffers = scratch(elements * lanes, dtype)
         run(_inputs, min(tiles, 16), tools(dtype), m, *flat, *where, tiles, v, step, buffers)
-        blocks = -(-tiles // TILES)
-        room = scratch(elements * (-(-tiles // blocks) * width + lanes), dtype)
-        run(_by_panels, K // width * blocks, tools(dtype), m, v, step, C, blocks, tiles, u, width, rows, columns, room, *out)
+        blocks, raw = -(-tiles // TILES), (TURNED if turned else FORWARD) if u.ndim == 4 else 0
+        m_size = elements * (-(-tiles // blocks) * width + lanes)
+        room = scratch(m_size + (elements * (C * width + lanes * lanes) if raw else 0), dtype)
+        run(
+            _by_panels, K // width * blocks, tools(dtype), m, v, step, C, blocks, tiles, u.reshape(-1), raw, width,
+            rows, columns, room, m_size, *out,
+        )  # fmt: skip
     return y, (y_mask if relu else None)
 
 
@@ -193,31 +239,23 @@ def _correlate(m, source, mask, u, padding, y_shape, bias, relu):
 def _forward_weights(team, tools, m, w, K, C, u, width, scratch):
     """u[panel, e, c, j] = (G w G^T)[e] of output channel panel width + j; w [K, 3, 3, C] flat."""
     own = scratch[member(team)]
-    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
-    square = lanes * lanes
+    lanes = VECTOR_BYTES // w.itemsize
     for job in jobs(team):
-        k0 = job * lanes
-        panel, j = divmod(k0, width)
-        for c in range(0, C, lanes):
-            for i in range(lanes):
-                start = (k0 + i) * 9 * C + c
-                transform(tools, FILTER + m, w, start, 3 * C, C, NO_MASK, 0, 0, 0, 0, own, i * lanes, across * square, square, w, 0)
-            for e in range(elements):
-                transpose(tools, own, e * square, lanes, u, ((panel * elements + e) * C + c) * width + j, width)
+        panel, j = divmod(job * lanes, width)
+        start = panel * (m + 2) ** 2 * C * width + j
+        _transform_outputs(tools, m, w, C, job * lanes, u, start, width, own)
 
 
 @njit(cache=True, nogil=True)
 def _backward_weights(team, tools, m, w, K, C, u, width):
     """u[panel, e, k, j] = (G w' G^T)[e] of input channel panel width + j, w' turned by 180 degrees."""
-    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
+    lanes = VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         first, last = share(team, job, K)
-        for k in range(first, last):
-            for c in range(0, C, lanes):
-                panel, j = divmod(c, width)
-                start, step = (k * 9 + 8) * C + c, K * width
-                place = (panel * elements * K + k) * width + j
-                transform(tools, FILTER + m, w, start, -3 * C, -C, NO_MASK, 0, 0, 0, 0, u, place, across * step, step, w, 0)
+        for c in range(0, C, lanes):
+            panel, j = divmod(c, width)
+            start = panel * (m + 2) ** 2 * K * width + j
+            _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width)
 
 
 def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
@@ -329,6 +367,10 @@ class Winograd:
         plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
         return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N > 0
 
+    def takes_weights_as_they_are(self, geo) -> bool:
+        """Whether each panel of U would be used by one job only, which may then make it for itself."""
+        return geo.N * -(-max(geo.P, geo.H) // self.m) * -(-max(geo.Q, geo.W) // self.m) <= TILES
+
     def forward_weights(self, geo, w):
         """U, flat, in panels of the output channels."""
         return _transformed_weights(self.m, w, False)
@@ -339,13 +381,13 @@ class Winograd:
 
     def forward(self, geo, x, u, bias, relu):
         """(y [N, P, Q, K], mask of its ReLU or None)."""
-        return _correlate(self.m, x, None, u, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
+        return _correlate(self.m, x, None, u, False, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
 
     def backward_input(self, geo, dy, mask, u):
         """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
         turned = (2 - geo.padding[0], 2 - geo.padding[1])
         none = np.zeros(geo.C, dy.dtype)
-        return _correlate(self.m, dy, mask, u, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
+        return _correlate(self.m, dy, mask, u, True, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
 
     def backward_weight(self, geo, dy, mask, x):
         """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""

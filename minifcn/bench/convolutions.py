@@ -117,8 +117,6 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
             bytes=work.bytes, floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, work.dtype),
             cold=work.cold(setting.cache_bytes), sets=work.sets,
         )  # fmt: skip
-        if own and _has_transform(work, name):
-            row["algorithm_with_transform"] = rungs.chosen(setting.device, work, constant=False)
         if name in refused:
             record.refuse(row, refused[name])
         else:

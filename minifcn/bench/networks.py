@@ -60,7 +60,8 @@ class OwnNetwork:
 
     def _set(self, number: int) -> tuple[Tensor, np.ndarray]:
         images = inputs.images(self.work, number)
-        return Tensor(images, device=self.device), inputs.labels(self.work, number)
+        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # channels last, as a picture is read and loaded
+        return Tensor(pixels.transpose(0, 3, 1, 2), device=self.device), inputs.labels(self.work, number)
 
     def step(self, number: int) -> float:
         images, target = self.sets[number % len(self.sets)]

@@ -37,13 +37,13 @@ def kernel(device: str, op: str, name: str) -> Callable:
     return ladder[1](op, name) if ladder else get_device(device).kernel(op)
 
 
-def chosen(device: str, work: Convolution, constant: bool = True) -> str:
-    """The algorithm that the device takes for `work` under the current settings, its weights constant or not."""
+def chosen(device: str, work: Convolution) -> str:
+    """The algorithm that the device takes for `work` under the current settings."""
     ladder = _ladder(device, work.op)
     if ladder is None:
         return device
     geo = geometry.conv2d(work.x_shape, work.w_shape, *work.window)
-    return ladder[0].choose(work.op, geo, work.dtype, constant)
+    return ladder[0].choose(geo, work.dtype)
 
 
 def describe(device: str) -> str:

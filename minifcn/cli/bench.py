@@ -206,8 +206,6 @@ def _explain(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         line = lines.setdefault(f"{row['layer'] or row['shape']} {row['op']}", {})
         line[f"chosen {row.get('chosen', row['algorithm'])}"] = None
-        if row.get("algorithm_with_transform", row["algorithm"]) != row["algorithm"]:
-            line[f"for writable weights {row['algorithm_with_transform']}"] = None
         line |= {f"{row['kernel']}: {note}": None for note in row["notes"]}
     for name, line in lines.items():
         print(f"{name}: {'; '.join(line)}")
