@@ -98,7 +98,7 @@ class Compilation(Listener):
 
                 text = f"compiled {self.done} kernels in {self.ended - self.began:.0f} s; they are kept in {FOLDER}"
                 if self.console.is_terminal:
-                    self.console.print(text, soft_wrap=True)
+                    self.console.print(text, soft_wrap=True, markup=False, highlight=False)
                 else:
                     print(text, file=sys.stderr, flush=True)
             self._reset()
