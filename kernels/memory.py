@@ -131,6 +131,32 @@ class Pool:
             self._idle = 0
 
 
+class _Alias:
+    """What another array over the memory of `owner` stands on."""
+
+    __slots__ = ("__array_interface__", "_owner")
+
+    def __init__(self, owner: np.ndarray, read_only: bool) -> None:
+        interface = owner.__array_interface__
+        self._owner, self.__array_interface__ = owner, interface | {"data": (interface["data"][0], read_only)}
+
+
+def constant(array: np.ndarray) -> np.ndarray:
+    """The memory of `array` as a new array that cannot be written to; what kernels derive from it lives as long as it.
+
+    `array` itself stays as it is: whoever writes to it while its constant is in use makes what was derived wrong.
+    """
+    return np.asarray(_Alias(array, read_only=True))
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """`array`, or the memory of a read-only one as if it were writable.
+
+    For kernels, which write to no input: Numba takes a read-only array for another type, and would compile them again.
+    """
+    return array if array.flags.writeable else np.asarray(_Alias(array, read_only=False))
+
+
 def padded(count: int, dtype: np.dtype | type) -> int:
     """`count` elements rounded up to whole cache lines."""
     line = LINE // np.dtype(dtype).itemsize

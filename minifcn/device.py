@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DeviceError
+from .kernels import memory
 
 
 class Device:
@@ -55,6 +56,10 @@ class Device:
     def asarray(self, array: Any) -> Any:
         """`array` as an array of this device, without a copy where it is one already."""
         return self.xp.asarray(array)
+
+    def constant(self, array: Any) -> Any:
+        """The memory of `array` as a new array that cannot be written to: kernels keep what they derive from it."""
+        return memory.constant(array)
 
     def to_host(self, array: Any) -> np.ndarray:
         """`array` as a NumPy array."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import CheckpointError, MinifcnError
 from .nn import Parameter
+from .nn.module import refuse_frozen
 
 SCHEDULES = ("fixed", "step", "poly")
 
@@ -29,7 +30,8 @@ class Optimizer:
         }
 
     def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, at learning rate `lr`."""
+        """Update every parameter that has a gradient, at learning rate `lr`. Raises MinifcnError if one is frozen."""
+        refuse_frozen({name: p for name, p in self.parameters.items() if p.grad is not None}, "step()")
         self.steps += 1
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:

@@ -20,7 +20,8 @@ from .tensor import Tensor, no_grad
 class Segmenter:
     """A network together with what its inputs and outputs mean.
 
-    network: in evaluation mode; normalization: of its input; classes, palette: names and RGB colours of its outputs.
+    network: in evaluation mode, frozen while it is in use; normalization: of its input; classes, palette: names and RGB
+    colours of its outputs.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | Device = "cpu") -> Segmenter:
-        """From a run's folder (its best weights) or a checkpoint file. Raises CheckpointError."""
+        """From a run's folder (its best weights) or a checkpoint file, its network frozen. Raises CheckpointError."""
         file = checkpoint.find(path)
         saved = checkpoint.load(file)
         try:
@@ -42,7 +43,7 @@ class Segmenter:
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: its header lacks or misnames {error}") from error
         network.load_state_dict(saved.weights)
-        return cls(network.to(device).eval(), normalization, classes, palette)
+        return cls(network.to(device).eval().freeze(), normalization, classes, palette)
 
     def _input(self, images: np.ndarray) -> Tensor:
         """What the network, now in evaluation mode, takes for RGB images uint8 [N, H, W, 3]."""
@@ -53,12 +54,17 @@ class Segmenter:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Class scores [N, C, H, W] of RGB images uint8 [N, H, W, 3], any size."""
-        with no_grad():
+        with no_grad(), self.network.frozen():
             return self.network(self._input(images)).numpy()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The most likely class of every pixel, uint8 [H, W], of an RGB image uint8 [H, W, 3]."""
-        return self.network.labels(self._input(image[None]))[0].astype(np.uint8, copy=False)
+        """The most likely class of every pixel, uint8 [H, W], of an RGB image uint8 [H, W, 3].
+
+        For many images, `with segmenter.network.frozen():` around all of them has weights prepared once; after `load`
+        they always are.
+        """
+        with self.network.frozen():
+            return self.network.labels(self._input(image[None]))[0].astype(np.uint8, copy=False)
 
     def check_classes(self, dataset: Dataset) -> None:
         """Raise CheckpointError unless the data set has this network's number of classes."""
@@ -75,13 +81,14 @@ class Segmenter:
     def confusions(self, dataset: Dataset) -> Iterator[ConfusionMatrix]:
         """One confusion matrix an image, so that a caller can show progress."""
         self.check_classes(dataset)
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            if sample.label is None:
-                raise DataError(f"{dataset.source(index)}: has no label to compare with")
-            confusion = ConfusionMatrix(len(self.classes))
-            confusion.update(sample.label, self(sample.image))
-            yield confusion
+        with self.network.frozen():
+            for index in range(len(dataset)):
+                sample = dataset[index]
+                if sample.label is None:
+                    raise DataError(f"{dataset.source(index)}: has no label to compare with")
+                confusion = ConfusionMatrix(len(self.classes))
+                confusion.update(sample.label, self(sample.image))
+                yield confusion
 
 
 def sum_confusion(confusions: Any, classes: int) -> ConfusionMatrix:

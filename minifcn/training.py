@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+from PIL.Image import Image
 
 from . import checkpoint, metrics, models, optim, viz
 from .checkpoint import Checkpoint
@@ -32,6 +33,8 @@ from .data import Augment, Batch, Dataset, Loader, Normalization, open_dataset
 from .device import get_device, known_devices
 from .errors import CheckpointError, FileWriteError, TrainingError
 from .files import write_text
+from .kernels import memory
+from .kernels.settings import POLICIES, RUNGS, settings
 from .metrics import Scores
 from .ops.cross_entropy import REDUCTIONS
 from .segmenter import Segmenter, sum_confusion
@@ -41,8 +44,9 @@ SAMPLES = 4  # validation images drawn after every epoch
 
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field of the configuration; the command line makes an option of it."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+    """A field of the configuration; the command line makes an option of it. A `default` may be a function."""
+    kind = "default_factory" if callable(default) else "default"
+    return field(metadata={"help": help, "choices": choices}, **{kind: default})
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class TrainConfig:
     seed: int = _setting(0, "seed of everything random")
     dtype: str = _setting("float32", "precision", ("float32", "float64"))
     device: str = _setting("cpu", f"where to compute: {', '.join(known_devices())}")
+    convolution: str = _setting(  # part of a run, as algorithms round differently
+        lambda: settings.convolution,
+        "algorithm of convolutions: fastest, exact or a rung (default: fastest, or MINIFCN_CONVOLUTION)",
+        POLICIES + RUNGS,
+    )
     absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
     evaluate_every: int = _setting(1, "epochs between evaluations")
     save_every: int | None = _setting(None, "also save every so many steps")
@@ -263,8 +272,9 @@ class Run:
 
         Raises TrainingError when the loss is not finite; the last checkpoint is then the last good one.
         """
-        self.observer.started(self)
-        with open(self.folder / "log.jsonl", "a") as log:
+        with settings.using(convolution=self.config.convolution), open(self.folder / "log.jsonl", "a") as log:
+            memory.reset_peak()
+            self.observer.started(self)
             while not self.finished:
                 for batches in self._groups(self.standing.epoch, self.standing.batch):
                     self._step(batches, log)
@@ -317,6 +327,7 @@ class Run:
             "loss": standing.losses[-1],
             "lr": lr,
             "seconds": round(time.perf_counter() - started, 4),
+            "peak_mib": round(memory.usage().peak / 2**20, 1),
         }
         try:
             log.write(json.dumps(line) + "\n")
@@ -332,8 +343,10 @@ class Run:
         standing.epoch, standing.batch, standing.losses = standing.epoch + 1, 0, []
         if standing.epoch % self.config.evaluate_every and not self.finished:
             return
-        confusions = self.segmenter.confusions(self.val_set)
-        counts = sum_confusion(self._counted(confusions), len(self.val_set.classes)).counts
+        with self.network.frozen():
+            confusions = self.segmenter.confusions(self.val_set)
+            counts = sum_confusion(self._counted(confusions), len(self.val_set.classes)).counts
+            samples = self._sample_sheet()
         scores = metrics.scores(counts, self.config.absent)
         row = {
             "epoch": standing.epoch,
@@ -352,7 +365,7 @@ class Run:
         writer.writerows(self.rows)
         write_text(self.folder / "metrics.csv", table.getvalue())
         viz.curves(self.folder / "curves.png", self.rows)
-        self._draw_samples()
+        viz.save_picture(self.folder / "samples" / f"epoch-{standing.epoch:03d}.png", samples)
         self.true_counts = counts.sum(axis=1)
         # NaN, where nothing is labelled, is not better than anything
         if scores.mean_iu > (-math.inf if standing.best_iu is None else standing.best_iu):
@@ -365,18 +378,17 @@ class Run:
             self.observer.evaluating(self, done, len(self.val_set))
             yield confusion
 
-    def _draw_samples(self) -> None:
-        """Image, label and prediction of a few validation images, always the same ones."""
+    def _sample_sheet(self) -> Image:
+        """A picture of a few validation images, always the same ones: image, label, prediction."""
         indices = np.unique(np.linspace(0, len(self.val_set) - 1, SAMPLES).astype(int)).tolist()
         samples = [self.val_set[index] for index in indices]
-        sheet = viz.sample_sheet(
+        return viz.sample_sheet(
             [sample.image for sample in samples],
             [sample.label for sample in samples],
             [self.segmenter(sample.image) for sample in samples],
             self.val_set.palette,
             self.val_set.classes,
         )
-        viz.save_picture(self.folder / "samples" / f"epoch-{self.standing.epoch:03d}.png", sheet)
 
     # --- keeping it ---
 

@@ -184,6 +184,7 @@ def run(kernel: Callable, count: int, *arguments: Any) -> None:
     """
     if count < 1:
         return
+    arguments = tuple(memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments)
     team = np.zeros(32, np.int64)
     team[JOBS] = count
     helpers = min(settings.threads, count) - 1

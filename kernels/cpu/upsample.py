@@ -15,6 +15,7 @@ from numba import njit
 
 from .. import checks, geometry, memory
 from ..settings import settings
+from .callee import callee
 from .layout import channels_first, channels_last
 from .runs import clear_run
 from .threads import jobs, member, parts, run, share
@@ -45,7 +46,7 @@ def scratch(numbers: int, dtype) -> np.ndarray:
     return memory.empty((settings.threads, numbers), dtype)
 
 
-@njit(cache=True, nogil=True)
+@callee
 def widen(x, start, C, places, weights, line, slot, pixel, channel):
     """The coarse row at `start` of x, upsampled along itself, into line `slot`."""
     base = slot * places.size * C
@@ -62,7 +63,7 @@ def widen(x, start, C, places, weights, line, slot, pixel, channel):
                 line[target + c * step] = a * x[before + c] + b * x[here + c]
 
 
-@njit(cache=True, nogil=True)
+@callee
 def widened(x, row, W, C, places, weights, line, held, pixel, channel):
     """Where in `line` coarse row `row` (of all images) stands, upsampled along itself; `held` says what is there."""
     slot = row % 2  # neighbours have different ones
@@ -72,7 +73,7 @@ def widened(x, row, W, C, places, weights, line, held, pixel, channel):
     return np.uintp(slot * places.size * C)
 
 
-@njit(cache=True, nogil=True)
+@callee
 def narrow(line, start, C, places, weights, pixel, channel, out, first):
     """The adjoint of `widen`: the coarse row at `first` of `out` from the line at `start`, both flat."""
     for q in range(places.size):

@@ -45,18 +45,10 @@ class OwnNetwork:
         for name, parameter in self.network.named_parameters():
             parameter.data[...] = parameter.place.asarray(inputs.parameter(name, parameter.shape, work.dtype))
         if work.task == "infer":
-            self._make_constant()
+            self.network.eval().freeze()
         self.optimizer = SGD(dict(self.network.named_parameters()), work.MOMENTUM, work.WEIGHT_DECAY)
         self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)] if data else []
         self.steps = 0
-
-    def _make_constant(self) -> None:
-        """Weights that nobody trains are read-only: the kernels may keep what they derive from them."""
-        self.network.eval()
-        for parameter in self.network.parameters():
-            parameter.data = parameter.data.copy(order="K")
-            parameter.data.setflags(write=False)
-            parameter.requires_grad = False
 
     def _set(self, number: int) -> tuple[Tensor, np.ndarray]:
         images = inputs.images(self.work, number)

@@ -26,7 +26,7 @@ from ..device import get_device, load_kernel
 from ..errors import MinifcnError
 from ..kernels import geometry
 from ..kernels.settings import settings
-from .console import add_device, use_threads
+from .console import add_device
 
 # These tables are wide; a file or a pipe has room for them.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 210)
@@ -88,7 +88,6 @@ def _add_common(parser: argparse.ArgumentParser, budget: Budget) -> None:
         metavar="[NAME=]FILE.py:FUNCTION",
         help="a kernel of yours: beside ours in ladder and layers, in the network in step and infer; repeatable",
     )
-    parser.add_argument("--convolution", help="algorithm of convolutions: fastest, exact or a rung (default: fastest)")
     parser.add_argument("--rounds", type=int, default=budget.rounds, help=f"rounds (default: {budget.rounds})")
     parser.add_argument(
         "--seconds", type=float, default=budget.seconds, help=f"seconds a contestant (default: {budget.seconds:g})"
@@ -282,7 +281,4 @@ def run(arguments: argparse.Namespace) -> int:
         for line in readme.rewrite(arguments.readme, arguments.records):
             print(line)
         return 0
-    use_threads(arguments.threads)
-    chosen = {"threads": arguments.threads, "convolution": arguments.convolution}
-    with settings.using(**{name: value for name, value in chosen.items() if value is not None}):
-        return _run_measurement(arguments)
+    return _run_measurement(arguments)

@@ -16,7 +16,7 @@ from ..errors import MinifcnError
 from ..files import write_json
 from ..gradcheck import OPS, Report, certificate, check_op
 from ..gradcheck.networks import NETWORKS, check_network
-from .console import add_threads, console, use_threads
+from .console import add_settings, console
 
 HELP = "check gradients, adjoints, parity and behaviour of ops, networks and your own kernels"
 DTYPES = ("float32", "float64")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the certificate (default: docs/certificate.md)",
     )
-    add_threads(parser)
+    add_settings(parser)
 
 
 def ops_using(kernel: str) -> list[str]:
@@ -78,7 +78,6 @@ def _row(report: Report) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_threads(arguments.threads)
     if arguments.examples < 1:
         raise MinifcnError(f"--examples (={arguments.examples}) must be at least 1")
     kernels = dict([load_kernel(arguments.kernel)]) if arguments.kernel else {}

@@ -1,10 +1,11 @@
-"""What all commands share: the console, progress bars and tables, the option for threads."""
+"""What all commands share: the console, progress bars and tables, the options of the kernels."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from ..device import known_devices
 from ..errors import MinifcnError
-from ..kernels.settings import SettingError, settings
+from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
 from ..metrics import Scores
 
 # A file or a pipe has no width of its own; tables should not break there at 80 columns.
@@ -41,26 +42,32 @@ def tracked(items: Iterable[Any], total: int, description: str) -> Iterable[Any]
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device and --threads."""
+    """--device, and the settings of the kernels."""
     parser.add_argument("--device", default="cpu", help=f"where to compute: {', '.join(known_devices())}")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """--threads and --convolution."""
     add_threads(parser)
+    known = ", ".join(POLICIES + RUNGS)
+    parser.add_argument("--convolution", metavar="NAME", help=f"algorithm of convolutions: {known} (default: fastest)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="processor threads of the kernels (default: all cores)")
+    parser.add_argument("--threads", help="processor threads of the kernels (default: all cores)")
 
 
-def use_threads(threads: int | None) -> None:
-    """Limit the kernels' threads. The results do not depend on it."""
-    if threads is None:
-        return
-    import numba
-
-    try:
-        settings.threads = threads
-    except SettingError as error:
-        raise MinifcnError(f"--{error}") from error
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
+@contextmanager
+def chosen_settings(arguments: argparse.Namespace) -> Iterator[None]:
+    """Run with the settings that the command line names."""
+    given = {name: getattr(arguments, name, None) for name in settings.NAMES}
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(settings.using(**{name: value for name, value in given.items() if value is not None}))
+        except SettingError as error:
+            raise MinifcnError(f"--{error}") from error
+        yield
 
 
 def scores_table(scores: Scores, classes: Iterable[str], share: Iterable[float]) -> Table:

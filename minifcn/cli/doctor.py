@@ -14,7 +14,7 @@ from ..data import DatasetReport, inspect_dataset
 from ..device import get_device, known_devices
 from .console import console
 
-HELP = "show devices, versions, threads and cache; check a data set with --data"
+HELP = "show devices, versions, settings and cache; check a data set with --data"
 LIBRARIES = ("numpy", "numba", "llvmlite", "pillow", "safetensors", "matplotlib", "hypothesis", "torch", "cupy")
 
 
@@ -31,24 +31,29 @@ def _version(library: str) -> str:
 
 
 def _machine() -> Table:
-    """Versions, devices, threads, the micro-kernel's vectors, and the kernel cache."""
-    from ..kernels import cpu
-    from ..kernels.cpu import microkernel
+    """Versions, devices, the kernels' settings, what they are compiled for, and where they are kept."""
+    import llvmlite.binding
+    import numba
+
+    from ..kernels.cpu.cache import FOLDER
+    from ..kernels.cpu.vectors import REGISTERS, VECTOR_BYTES
     from ..kernels.settings import settings
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    cached = [os.path.join(root, file) for root, _, files in os.walk(cpu.CACHE_FOLDER) for file in files]
+    cached = [os.path.join(root, file) for root, _, files in os.walk(FOLDER) for file in files]
     size = sum(os.path.getsize(file) for file in cached) / 2**20
+    target = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
     rows = {
         "minifcn": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "libraries": ", ".join(f"{library} {_version(library)}" for library in LIBRARIES),
         "devices": ", ".join(f"{name} ({len(get_device(name).kernel_names)} kernels)" for name in known_devices()),
         "threads": f"{settings.threads} for {os.cpu_count()} cores",
-        "vectors": f"{8 * microkernel.VECTOR_BYTES} bits, blocks of {microkernel.ROWS} rows",
-        "kernel cache": f"{cpu.CACHE_FOLDER} ({len(cached)} files, {size:.1f} MiB)",
+        "convolution": settings.convolution,
+        "compiled for": f"{target}, vectors of {8 * VECTOR_BYTES} bits, {REGISTERS} registers",
+        "kernel cache": f"{FOLDER} ({len(cached)} files, {size:.1f} MiB)",
     }
     for name, value in rows.items():
         table.add_row(name, value)

@@ -9,7 +9,7 @@ from .. import metrics, viz
 from ..data import open_dataset
 from ..files import write_json
 from ..segmenter import Segmenter, sum_confusion
-from .console import add_device, console, print_scores, scores_table, tracked, use_threads
+from .console import add_device, console, print_scores, scores_table, tracked
 
 HELP = "score a run: pixel accuracy, mean accuracy, mean IU, frequency weighted IU, and each class"
 
@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_threads(arguments.threads)
     segmenter = Segmenter.load(arguments.run_folder, arguments.device)
     dataset = open_dataset(arguments.data, arguments.split, seed=arguments.seed)
     confusions = tracked(segmenter.confusions(dataset), len(dataset), "evaluating")

@@ -11,7 +11,7 @@ from .. import viz
 from ..data import read_image
 from ..errors import DataError, FileWriteError
 from ..segmenter import Segmenter
-from .console import add_device, console, tracked, use_threads
+from .console import add_device, console, tracked
 
 HELP = "label images: a palette PNG and an overlay for each, and a legend"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
@@ -52,7 +52,6 @@ def _outputs(file: Path) -> tuple[str, str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_threads(arguments.threads)
     files = _image_files(arguments.images)
     inputs = {file.resolve(): file for file in files}
     for name in (name for file in files for name in (*_outputs(file), LEGEND)):

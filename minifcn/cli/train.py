@@ -16,9 +16,10 @@ from rich.progress import TextColumn
 
 from .. import ledger, metrics
 from ..errors import TrainingError
+from ..kernels import memory
 from ..metrics import Scores
 from ..training import Observer, Run, TrainConfig
-from .console import add_threads, console, number, progress_bar, use_threads
+from .console import add_threads, console, number, progress_bar
 
 HELP = "train a fully convolutional network, or resume a run"
 
@@ -85,7 +86,7 @@ class Display(Observer):
         if run.new_layers is not None:
             console.print(f"weights from {run.config.init}; new: {', '.join(run.new_layers) or 'nothing'}")
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
-        console.print(f"{run.folder}: {state} on device {run.config.device} (the first step compiles its kernels)")
+        console.print(f"{run.folder}: {state} on device {run.config.device}")
         if self.with_ledger and run.standing.step == 0:
             _print_ledger(run)
         self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
@@ -133,7 +134,6 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    use_threads(arguments.threads)
     given = {one.name: getattr(arguments, one.name) for one in fields(TrainConfig) if hasattr(arguments, one.name)}
     display = Display(with_ledger=not arguments.no_ledger)
     if arguments.resume:
@@ -166,7 +166,8 @@ def _print_ledger(training: Run) -> None:
 
 
 def _report(training: Run) -> None:
-    """The result beside the trivial one, and where to look."""
+    """What it took, the result beside the trivial one, and where to look."""
+    print(f"peak memory of the kernels' arrays: {memory.usage().peak / 2**20:.0f} MiB")
     if training.standing.best_iu is None:
         return
     print(f"best mean IU {training.standing.best_iu:.4f} at epoch {training.standing.best_epoch}")

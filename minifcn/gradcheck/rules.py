@@ -147,16 +147,9 @@ def threads(s: Subject) -> Iterator[Finding]:
     """One thread gives the same bits as all (on the device `cpu`)."""
     if s.function.device.name != "cpu":
         return
-    import numba  # only the device that needs it pays for the import
-
-    count = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        with settings.using(threads=1):
-            y, pullback = s.function.run(s.arrays)
-            gradients = pullback(s.dy)
-    finally:
-        numba.set_num_threads(count)
+    with settings.using(threads=1):
+        y, pullback = s.function.run(s.arrays)
+        gradients = pullback(s.dy)
     yield same("one thread", "y", y, s.y)
     for (_, name, _, dx), again in zip(s.inputs(), gradients, strict=True):
         yield same("one thread", f"d{name}", again, dx)
