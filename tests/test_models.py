@@ -2,7 +2,6 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -431,15 +430,11 @@ def test_labels_are_the_classes_of_the_largest_scores(model, geometry, deconv, d
 def test_the_number_of_threads_does_not_change_a_bit():
     net = with_random_scores(build("fcn8s", backbone="small", classes=5, width=0.5)).at_step(1, 1)
     x, target = image((64, 80), batch=2), labels((64, 80), batch=2, classes=5)
-    results, count = [], numba.get_num_threads()
-    try:
-        for threads in (1, 2, 4):
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
-            with kernel_settings.using(threads=threads):
-                loss, found = head_gradients(net, x, target)
-            results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
-    finally:
-        numba.set_num_threads(count)
+    results = []
+    for threads in (1, 2, 4):
+        with kernel_settings.using(threads=threads):
+            loss, found = head_gradients(net, x, target)
+        results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
     (loss, expected), *others = results
     for again, found in others:
         assert again == loss
