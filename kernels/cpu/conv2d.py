@@ -28,8 +28,9 @@ def _forward(geo, name, x, w, b, relu):
 
 def _weights(geo, name, function, w):
     """The weights in the form that a rung wants; kept where they are constant."""
-    # The padding decides which taps a phase of the backward pass has.
-    what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups)
+    # The padding decides which taps a phase of the backward pass has, a small image which phases there are.
+    phases = min(geo.H, geo.stride[0]), min(geo.W, geo.stride[1])
+    what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups, phases)
     return derived(w, what, lambda: getattr(RUNGS[name], function)(geo, channels_last(w)))
 
 
