@@ -343,7 +343,7 @@ def tiles_of(places, m):
 
 
 def dependents(shape, bad_x, bad_dy):
-    """{direction: which elements depend on one that is set}: 1s convolved with 1s, where padding is no number at all."""
+    """{direction: which elements depend on one that is set}: 1s convolved with 1s, where padding is no number."""
     geo = shape.geo
     x, w, dy = (np.ones(size) for size in (geo.x_shape, geo.w_shape, geo.y_shape))
     none = np.zeros(geo.K)
@@ -462,7 +462,7 @@ def test_a_constant_serves_inputs_of_every_size(data):
     shape = sized(1, 3, 2, axes, 1, data.draw(st.integers(0, 2**32 - 1)))
     w = tensors(shape, "float64")[1]
     freeze(w)
-    stride, padding, dilation, _ = shape.window
+    _, padding, dilation, _ = shape.window
     least = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(w.shape[2:], padding, dilation, strict=True)]
     for _ in range(3):
         size = tuple(low + data.draw(st.integers(0, 3)) for low in least)
