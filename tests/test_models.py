@@ -13,6 +13,7 @@ from minifcn.data import Scenes
 from minifcn.errors import CheckpointError, MinifcnError
 from minifcn.gradcheck import NonSmooth, networks
 from minifcn.kernels import geometry as sizes
+from minifcn.kernels import reference
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.models import BACKBONES, GEOMETRIES, MODELS, build
@@ -340,6 +341,28 @@ def test_finite_differences_see_a_gradient_one_in_two_thousand_too_large():
         report = networks.check_network("fcn16s", "cpu", "float64", examples=1)
     failed = {failure.subject for failure in report.failures}
     assert failed == {subject for _, subject in report.worst if subject.endswith("weight")}
+
+
+def test_finite_differences_see_a_wrong_kernel_of_convolution_and_relu():
+    """The gradients that are checked come from the fused kernels, in which nothing was replaced."""
+    kernel = minifcn.device.get_device("cpu").kernel("conv2d_relu_backward")
+
+    def wrong(*arguments):
+        return tuple(None if gradient is None else 1.0005 * gradient for gradient in kernel(*arguments))
+
+    with minifcn.replaced("cpu", conv2d_relu_backward=wrong):
+        report = networks.check_network("fcn16s", "cpu", "float64", examples=1)
+    failed = {failure.subject for failure in report.failures}
+    assert {"conv1_1.weight", "conv1_1.bias", "fc7.weight", "fc7.bias"} <= failed
+
+
+def test_finite_differences_see_the_decisions_of_the_fused_kernels():
+    net, x = networks.narrow("fcn8s", "exact", 0), image(dtype=np.float64)
+    _, chosen = networks.loss_and_decisions(net, x, labels())
+    assert [one.dtype for one in chosen].count(np.uint8) == 10 + 5  # masks of ten layers, and five pools
+    with minifcn.replaced("cpu", conv2d_forward=lambda *arguments: reference.conv2d_forward(*arguments)):
+        _, apart = networks.loss_and_decisions(net, x, labels())
+    assert [one.dtype for one in apart].count(np.bool_) == 10
 
 
 def test_both_devices_agree_on_every_gradient():

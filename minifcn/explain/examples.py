@@ -165,7 +165,7 @@ def _conv2d_relu() -> Example:
         kind="piecewise",
         steps=tuple(steps),
         notes=(
-            "The convolution of `minifcn explain conv2d` with another bias, so that ReLU blocks two of the four outputs.",
+            "The convolution of `minifcn explain conv2d` with another bias: ReLU blocks two of the four outputs.",
             "Where m is 0, whatever dy is, nothing of it reaches x, w or b: compare each term's first factor.",
         ),
         drawing=None,
