@@ -8,6 +8,7 @@ array is gone, its buffer waits here for the next array of its size.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -165,6 +166,10 @@ def padded(count: int, dtype: np.dtype | type) -> int:
 
 pool = Pool()
 empty, usage, reset_peak, release = pool.empty, pool.usage, pool.reset_peak, pool.release
+
+if hasattr(os, "register_at_fork"):  # the child's copy of the lock must not be one that a thread of the parent holds
+    _lock = pool._lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def copy(array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# A rung of the ladder in `kernels.cpu.dispatch`, or one of two policies: the fastest for each shape, or the fastest
+# A rung of the ladder in `kernels.cpu.ladder`, or one of two policies: the fastest for each shape, or the fastest
 # of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
 RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
@@ -30,7 +30,8 @@ def _cores() -> int:
 
 
 class Settings:
-    """`threads`: of the CPU's kernels, from 1 to 256 (default: the cores of this process, or MINIFCN_THREADS).
+    """`threads`: of the CPU's kernels, from 1 to 256 (default: the cores of this process, or MINIFCN_THREADS). To be
+    changed while no kernel runs in another thread: its memory is laid out for the number that it began with.
 
     `convolution`: one of POLICIES or RUNGS (default: "fastest", or MINIFCN_CONVOLUTION). A rung that cannot compute a
     shape leaves it to the exact policy. Raises SettingError for anything else.

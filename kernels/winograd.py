@@ -11,18 +11,19 @@ infinity (Toom, 1963; Cook, 1966; Winograd, 1980, "Arithmetic complexity of comp
 
     A^T (m x n)  row i  =  p_1^i .. p_(n-1)^i, and 1 for infinity if i = m - 1, else 0
     G   (n x r)  row e  =  1, p_e, p_e^2, ..  divided by f_e = prod_(j != e) (p_e - p_j);  the last row  0 .. 0 1
-    B^T (n x n)  row e  =  coefficients of prod_(j != e) (x - p_j), the lowest power first;  the last row: of all (x - p_j)
+    B^T (n x n)  row e  =  coefficients of prod_(j != e) (x - p_j), lowest power first;  the last row: of all (x - p_j)
 
 Two dimensions nest one in the other (Lavin and Gray, 2016, "Fast algorithms for convolutional neural networks"):
 
     Y = A^T [ (G g G^T) . (B^T d B) ] A.
 
-The gradient for a 3 x 3 filter is a correlation too, of the input with dy: F(3, m), with the same n points, hence the same
-B^T as the forward pass F(m, 3).
+The gradient for a 3 x 3 filter is a correlation too, of the input with dy: F(3, m), with the same n points, hence the
+same B^T as the forward pass F(m, 3).
 
-The points decide the rounding error. 0, 1, -1 and infinity are exact for m = 2. For m = 4 the points 0, +-5/8, +-3/2 and
-infinity err 2.2 times less than the textbook's 0, +-1, +-2: they keep the entries of all three matrices near each other
-(compare Barabasz, Anderson, Soodhalter and Gregg, 2020, "Error analysis and improving the accuracy of Winograd convolution").
+The points decide the rounding error. 0, 1, -1 and infinity are exact for m = 2. For m = 4 the points 0, +-5/8, +-3/2
+and infinity err 2.2 times less than the textbook's 0, +-1, +-2: they keep the entries of all three matrices near each
+other (compare Barabasz, Anderson, Soodhalter and Gregg, 2020, "Error analysis and improving the accuracy of Winograd
+convolution").
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def confusion_picture(path: str | os.PathLike, counts: np.ndarray, classes: Sequ
 
     side = max(2.4, 0.42 * size)
     figure = new_figure(side, side)
-    axes = figure.add_axes((0, 0, 1, 1))  # the labels lie outside, where `_save` makes room
+    axes = figure.add_axes((0, 0, 1, 1))  # the labels lie outside, where `save_figure` makes room
     axes.set_facecolor(GRID)
     axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=1)
     for i, j in zip(*np.nonzero(np.nan_to_num(share) >= 0.005), strict=True):

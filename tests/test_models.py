@@ -2,7 +2,6 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from minifcn.data import Scenes
 from minifcn.errors import CheckpointError, MinifcnError
 from minifcn.gradcheck import NonSmooth, networks
 from minifcn.kernels import geometry as sizes
+from minifcn.kernels import reference
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.models import BACKBONES, GEOMETRIES, MODELS, build
@@ -343,6 +343,28 @@ def test_finite_differences_see_a_gradient_one_in_two_thousand_too_large():
     assert failed == {subject for _, subject in report.worst if subject.endswith("weight")}
 
 
+def test_finite_differences_see_a_wrong_kernel_of_convolution_and_relu():
+    """The gradients that are checked come from the fused kernels, in which nothing was replaced."""
+    kernel = minifcn.device.get_device("cpu").kernel("conv2d_relu_backward")
+
+    def wrong(*arguments):
+        return tuple(None if gradient is None else 1.0005 * gradient for gradient in kernel(*arguments))
+
+    with minifcn.replaced("cpu", conv2d_relu_backward=wrong):
+        report = networks.check_network("fcn16s", "cpu", "float64", examples=1)
+    failed = {failure.subject for failure in report.failures}
+    assert {"conv1_1.weight", "conv1_1.bias", "fc7.weight", "fc7.bias"} <= failed
+
+
+def test_finite_differences_see_the_decisions_of_the_fused_kernels():
+    net, x = networks.narrow("fcn8s", "exact", 0), image(dtype=np.float64)
+    _, chosen = networks.loss_and_decisions(net, x, labels())
+    assert [one.dtype for one in chosen].count(np.uint8) == 10 + 5  # masks of ten layers, and five pools
+    with minifcn.replaced("cpu", conv2d_forward=lambda *arguments: reference.conv2d_forward(*arguments)):
+        _, apart = networks.loss_and_decisions(net, x, labels())
+    assert [one.dtype for one in apart].count(np.bool_) == 10
+
+
 def test_both_devices_agree_on_every_gradient():
     for geometry in GEOMETRIES:
         net = with_random_scores(small("fcn8s-at-once", geometry, dtype=np.float64)).at_step(5, 2)
@@ -431,15 +453,11 @@ def test_labels_are_the_classes_of_the_largest_scores(model, geometry, deconv, d
 def test_the_number_of_threads_does_not_change_a_bit():
     net = with_random_scores(build("fcn8s", backbone="small", classes=5, width=0.5)).at_step(1, 1)
     x, target = image((64, 80), batch=2), labels((64, 80), batch=2, classes=5)
-    results, count = [], numba.get_num_threads()
-    try:
-        for threads in (1, 2, 4):
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # of the convolutions
-            with kernel_settings.using(threads=threads):
-                loss, found = head_gradients(net, x, target)
-            results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
-    finally:
-        numba.set_num_threads(count)
+    results = []
+    for threads in (1, 2, 4):
+        with kernel_settings.using(threads=threads):
+            loss, found = head_gradients(net, x, target)
+        results.append((loss, {name: gradient.copy() for name, gradient in found.items()}))
     (loss, expected), *others = results
     for again, found in others:
         assert again == loss

@@ -11,6 +11,7 @@ from minifcn.device import get_device, known_devices
 from minifcn.errors import DeviceError, MinifcnError
 from minifcn.gradcheck import OPS, check_op, known
 from minifcn.kernels.checks import ShapeError
+from minifcn.ops.conv2d_relu import PARTS
 
 EXAMPLES = 25
 LINEAR = {"conv2d", "conv_transpose2d", "avg_pool2d", "bilinear_upsample", "crop", "crop_sum"}
@@ -328,6 +329,49 @@ def test_moving_between_devices():
     y = x.to("reference")
     assert (y.device, y.requires_grad, x.to("cpu") is x) == ("reference", True, True)
     np.testing.assert_array_equal(y.numpy(), x.numpy())
+
+
+# --- convolution and ReLU in one ---
+
+
+@pytest.mark.parametrize("device", known_devices())
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (True, False, True), (False, False, True)])
+def test_convolution_and_relu_in_one_are_the_two_one_by_one(device, with_bias, needs):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in ((2, 3, 7, 6), (9, 3, 3, 3), (9,))][: 2 + with_bias]
+    if not any(needs[: len(arrays)]):
+        return
+
+    def run(function):
+        leaves = [Tensor(a.copy(), requires_grad=need, device=device) for a, need in zip(arrays, needs, strict=False)]
+        y = function(*leaves)
+        y.backward(np.random.default_rng(1).standard_normal(y.shape))
+        return [y.numpy(), *(None if leaf.grad is None else leaf.grad.numpy() for leaf in leaves)]
+
+    together = run(lambda *leaves: ops.conv2d_relu(*leaves, padding=1))
+    one_by_one = run(lambda *leaves: relu(conv2d(*leaves, padding=1)))
+    for one, other in zip(together, one_by_one, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert (together[0] == 0).any()
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_replaced_part_takes_convolution_and_relu_apart(name):
+    true, called = get_device("cpu").kernel(name), []
+
+    def watched(*arguments):
+        called.append(name)
+        return true(*arguments)
+
+    x, w, b = (Tensor(np.ones(shape), requires_grad=True) for shape in ((1, 1, 3, 3), (1, 1, 2, 2), (1,)))
+    with replaced("cpu", **{name: watched}):
+        ops.conv2d_relu(x, w, b).sum().backward()
+    assert called == [name]
+    ops.conv2d_relu(x, w, b).sum().backward()
+    assert called == [name]
 
 
 # --- replaced kernels ---

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the yardstick here")
 
 import minifcn  # noqa: E402
 from minifcn import Tensor  # noqa: E402
+from minifcn.kernels.settings import settings as kernel_settings  # noqa: E402
 from minifcn.models import build  # noqa: E402
 from minifcn.optim import SGD  # noqa: E402
 
@@ -156,9 +157,11 @@ def test_fifty_steps_of_training_give_the_same_losses(dtype, limit):
 
 
 def test_training_with_pad_100_gives_the_same_losses():
-    """In float64 alone: the zero frame starts on ReLU's kink, where float32 flips thousands of pixels at once."""
+    """The zero frame starts on ReLU's kink: in float64 alone, as float32 flips thousands of pixels at once, and without
+    Winograd, which makes a rounding error of 0 where the frame shares a tile with the image."""
     data = list(batches(15, np.float64, size=(48, 64)))
-    found, expected = train_both("pad100", np.float64, data, lr=2e-3, width=0.5)
+    with kernel_settings.using(convolution="exact"):
+        found, expected = train_both("pad100", np.float64, data, lr=2e-3, width=0.5)
     off = float(np.max(np.abs(found - expected) / expected))
     assert expected[-1] < 0.98 * expected[0]
     assert off < 1e-9

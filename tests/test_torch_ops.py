@@ -56,6 +56,7 @@ def upsample_cross_entropy(x, target, factor, padding, offset, **rest):
 
 THEIRS = {
     "conv2d": conv2d,
+    "conv2d_relu": lambda *tensors, **a: F.relu(conv2d(*tensors, **a)),
     "conv_transpose2d": conv_transpose2d,
     "max_pool2d": F.max_pool2d,
     "avg_pool2d": F.avg_pool2d,

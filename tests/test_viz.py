@@ -175,7 +175,7 @@ def rows(count):
 def drawn_figure(monkeypatch, draw):
     """The matplotlib figure that `draw` would write."""
     figures = []
-    monkeypatch.setattr(viz, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(viz, "save_figure", lambda figure, path: figures.append(figure))
     draw()
     (figure,) = figures
     return figure

@@ -26,12 +26,19 @@ def is_constant(array: np.ndarray) -> bool:
 
 def derived(array: np.ndarray, what: Hashable, make: Callable[[], Any]) -> Any:
     """make(), or what it made before for this very `array`, which is a constant, under the name `what`."""
-    if not is_constant(array):
-        return make()
     key = id(array)
+    if not is_constant(array):
+        _derived.pop(key, None)  # it was one before
+        return make()
     if key not in _derived:
-        _derived[key] = (weakref.ref(array, lambda _: _derived.pop(key, None)), {})
+        forget = _derived.pop  # by itself: when Python ends, modules are emptied before the last arrays go
+        _derived[key] = (weakref.ref(array, lambda _: forget(key, None)), {})
     made = _derived[key][1]
-    if what not in made:
-        made[what] = make()
-    return made[what]
+    if what in made:
+        return made[what]
+    result = make()
+    if not (
+        isinstance(result, np.ndarray) and np.may_share_memory(result, array)
+    ):  # kept, it would keep the array alive
+        made[what] = result
+    return result

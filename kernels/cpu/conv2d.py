@@ -31,8 +31,9 @@ def _weights(geo, name, function, w):
     rung = RUNGS[name]
     if not is_constant(w) and hasattr(rung, "takes_weights_as_they_are") and rung.takes_weights_as_they_are(geo):
         return channels_last(w)
-    # The padding decides which taps a phase of the backward pass has.
-    what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups)
+    # The padding decides which taps a phase of the backward pass has, a small image which phases there are.
+    phases = min(geo.H, geo.stride[0]), min(geo.W, geo.stride[1])
+    what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups, phases)
     return derived(w, what, lambda: getattr(rung, function)(geo, channels_last(w)))
 
 

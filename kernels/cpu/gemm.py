@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from .. import memory
+from .callee import callee
 from .microkernel import finished_product, panel_width, product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
@@ -39,7 +40,7 @@ NO_MASK = np.zeros(1, np.uint8)
 JOBS = 16  # jobs that a small problem is split into at least
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
     """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c]; 0 outside the image or the mask."""
     _, H, W, channels = shape
@@ -61,7 +62,7 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
                 copy_masked_run(source, place, mask, bit, masked, lines, start + (low + j) * C, C)
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, panels, panel, total, origin):
     """total [rows Q, width] = the patches of `rows` output rows in `lines`, times one panel of weights."""
     depth, width = panels.shape[1], panels.shape[2]
@@ -409,7 +410,12 @@ def _add_shares(team, totals, runs, starts, C, width, turned, dw, K, depth):
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    C, K, depth, lanes = geo.C // geo.groups, geo.K // geo.groups, geo.R * geo.S * (geo.C // geo.groups), lanes_of(x.dtype)
+    C, K, depth, lanes = (
+        geo.C // geo.groups,
+        geo.K // geo.groups,
+        geo.R * geo.S * (geo.C // geo.groups),
+        lanes_of(x.dtype),
+    )
     runs = _runs(_tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation)
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     longest = int(runs[:, 2].max()) * C

@@ -166,7 +166,7 @@ def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row,
 # All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is b[b_start + d b_depth +
 # u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at most VECTORS; depth and runs are
 # at least 1.
-product = outlined(_product, "nn" "annn" "ann" "an" "nnn")
+product = outlined(_product, "nnannnannannnn")
 
 
 def _emit_finished(
@@ -202,7 +202,9 @@ def _emit_finished(
 _finished_code = code(_emit_finished)
 
 
-def _finished(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row):
+def _finished(
+    rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
+):
     _finished_code(
         rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
     )  # fmt: skip
@@ -212,4 +214,4 @@ def _finished(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row
 #                  runs, bias, b_start, relu, mask, 0, bit, bit_row)
 #
 # The same product plus the bias of each column; with `relu`, max(., 0) and the bits of what it lets pass.
-finished_product = outlined(_finished, "nn" "annn" "ann" "an" "nn" "an" "mnn")
+finished_product = outlined(_finished, "nnannnannannnanmnn")

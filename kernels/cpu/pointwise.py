@@ -1,8 +1,8 @@
 """1 x 1 convolutions: a pixel's channels are a row of a matrix already, and nothing is gathered, padded or skipped.
 
-    forward          y  [pixels, K]  =  x  [pixels, C]  x  w^T [C, K]
-    backward input   dx [pixels, C]  =  dy [pixels, K]  x  w [K, C]
-    backward weight  dw [K, C]       =  dy^T [K, pixels]  x  x [pixels, C]
+forward          y  [pixels, K]  =  x  [pixels, C]  x  w^T [C, K]
+backward input   dx [pixels, C]  =  dy [pixels, K]  x  w [K, C]
+backward weight  dw [K, C]       =  dy^T [K, pixels]  x  x [pixels, C]
 """
 
 from __future__ import annotations
@@ -56,7 +56,26 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, scratch, bias, relu, 
                     y, first * K + k, K, C, 1, bias, k, relu, mask, 0, first * mask_row + k, mask_row,
                 )  # fmt: skip
                 continue
-            product(tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0, own, 0, width, C, 1, 0)
+            product(
+                tools,
+                last - first,
+                width,
+                x,
+                first * C,
+                C,
+                1,
+                0,
+                flat,
+                panel * C * width,
+                width,
+                0,
+                own,
+                0,
+                width,
+                C,
+                1,
+                0,
+            )
             finish_rows(
                 own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,
                 last - first, min(width, K - k),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .callee import callee
 from .tiles import copy_vector, finish_part, finish_vectors, sum_vectors
 from .vectors import VECTOR_BYTES
 
@@ -37,7 +38,7 @@ def add_run(source, source_start, target, target_start, count):
         target[t + i] += source[s + i]
 
 
-@njit(cache=True, nogil=True)
+@callee
 def copy_masked_run(source, source_start, mask, bit, masked, target, target_start, count):
     """The same copy; where `masked`, 0 for elements whose bit, from `bit` on, is not set (one byte holds eight)."""
     if not masked:
@@ -54,7 +55,7 @@ def copy_masked_run(source, source_start, mask, bit, masked, target, target_star
         i += 1
 
 
-@njit(cache=True, nogil=True)
+@callee
 def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, count):
     """y = total + bias for `rows` runs of `count` channels; with `relu`, max(., 0) and the bits of what it lets pass."""
     lanes, whole = VECTOR_BYTES // y.itemsize, 0
@@ -67,7 +68,9 @@ def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask,
     for i in range(rows if whole < count else 0):
         if not relu:
             for k in range(whole, count, lanes):
-                finish_part(total, start + i * row + k, bias, b_start + k, y, y_start + i * y_row + k, min(lanes, count - k))
+                finish_part(
+                    total, start + i * row + k, bias, b_start + k, y, y_start + i * y_row + k, min(lanes, count - k)
+                )
             continue
         for k in range(whole, count):
             value, place = total[start + i * row + k] + bias[b_start + k], bit + i * bit_row + k
@@ -80,7 +83,7 @@ def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask,
             y[y_start + i * y_row + k] = value
 
 
-@njit(cache=True, nogil=True)
+@callee
 def sum_rows(block, start, row, rows, count, sums):
     """sums[k] += the sum over `rows` rows of block[start + i row + k], k < count; sums in float64."""
     lanes = VECTOR_BYTES // block.itemsize

@@ -19,6 +19,7 @@ from numba import njit
 
 from .. import memory
 from . import gemm
+from .callee import callee
 from .gemm import bits
 from .microkernel import ADD, STORE, STREAM, VECTORS, product
 from .outline import tools
@@ -96,7 +97,11 @@ def _forward(
     for job in jobs(team):
         k0, k1 = 8 * (job * (K // 8) // blocks), K if job == blocks - 1 else 8 * ((job + 1) * (K // 8) // blocks)
         count = k1 - k0
-        total, part, line = own[: count * pixels], own[count * pixels : count * (pixels + most)], own[len(own) - count :]
+        total, part, line = (
+            own[: count * pixels],
+            own[count * pixels : count * (pixels + most)],
+            own[len(own) - count :],
+        )
         total[:] = 0
         for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
@@ -194,7 +199,7 @@ def forward(geo, x, w, bias, relu):
     return y, mask
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
     """block [pixels, k1 - k0] = dy where the mask lets it pass."""
     for pixel in range(pixels):

@@ -26,7 +26,9 @@ def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[
     terms, done = [], set()
     for j in range(len(d)):
         column = [row[j] for row in matrix]
-        same = [i for i in range(j + 1, len(d)) if all(abs(row[i]) == abs(f) for row, f in zip(matrix, column, strict=True))]
+        same = [
+            i for i in range(j + 1, len(d)) if all(abs(row[i]) == abs(f) for row, f in zip(matrix, column, strict=True))
+        ]
         if j in done:
             continue
         if not same:
@@ -142,7 +144,7 @@ def _transform(program, source, s_row, s_column, mask, bit, bit_row, bit_column,
 #
 # target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0 wherever
 # its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
-transform = outlined(_transform, "n" "ann" "mnnn" "ann" "a")
+transform = outlined(_transform, "nannmnnnanna")
 
 
 def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
@@ -184,14 +186,16 @@ _output_code = code(_emit_output)
 
 
 def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column):
-    _output_code(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column)
+    _output_code(
+        tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
+    )
 
 
 # transform_output(tools, tile, m, start, m_row, m_column, bias, start, relu, y, start, y_row, y_column, rows, columns,
 #                  mask, 0, bit, bit_row, bit_column)
 #
 # y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask.
-transform_output = outlined(_output, "n" "ann" "an" "annnn" "mnnn")
+transform_output = outlined(_output, "nannanannnnmnnn")
 
 
 @intrinsic
@@ -302,7 +306,9 @@ def sum_vectors(typingctx, block, start, row, rows, total):
             here = v.load(first, builder.mul(builder.add(done, one.index), row))
             builder.store(builder.fadd(builder.load(sums[0]), here), sums[0])
         one, two, three, four = (builder.load(partial) for partial in sums)
-        v.store(builder.fadd(builder.fadd(one, two), builder.fadd(three, four)), v.at(total, signature.args[4], zero), zero)
+        v.store(
+            builder.fadd(builder.fadd(one, two), builder.fadd(three, four)), v.at(total, signature.args[4], zero), zero
+        )
         return context.get_dummy_value()
 
     n = types.intp

@@ -22,6 +22,7 @@ from numba import njit
 
 from .. import memory
 from ..settings import settings
+from .callee import callee
 from .microkernel import panel_width, product
 from .outline import tools
 from .threads import jobs, member, run, scratch, share
@@ -51,7 +52,7 @@ FORWARD, TURNED = 1, 2  # how a job transforms the weights of its panel
 # --- tiles in, tiles out -----------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
     """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
 
@@ -66,7 +67,25 @@ def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, targ
         place, there = first + c, start + c
         if inside:
             program = kind + m + (MASKED if masked else 0)
-            transform(tools, program, source, place, row, column, mask, 0, place, row, column, target, there, across, step, sums, c)
+            transform(
+                tools,
+                program,
+                source,
+                place,
+                row,
+                column,
+                mask,
+                0,
+                place,
+                row,
+                column,
+                target,
+                there,
+                across,
+                step,
+                sums,
+                c,
+            )
         else:
             for i in range(size):
                 for j in range(size):
@@ -75,10 +94,12 @@ def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, targ
                         copy_vector(source, here, mask, here, masked, buffer, spot)
                     else:
                         clear_vector(buffer, spot)
-            transform(tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0, target, there, across, step, sums, c)
+            transform(
+                tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0, target, there, across, step, sums, c
+            )
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _transform_block(
     tools, kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums, buffer
 ):  # fmt: skip
@@ -87,10 +108,12 @@ def _transform_block(
         n, rest = divmod(first + i, rows * columns)
         u, v = divmod(rest, columns)
         h0, w0 = u * m - padding[0], v * m - padding[1]
-        _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer)
+        _transform_tile(
+            tools, kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer
+        )
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _multiply_panel(
     tools, m, v, v_start, v_step, C, u, panel, k0, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
 ):  # fmt: skip
@@ -115,7 +138,7 @@ def _multiply_panel(
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _transform_outputs(tools, m, w, C, k, u, start, width, square):
     """One vector of output channels from k on: u[start + (e C + c) width + lane] = (G w G^T)[e]."""
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
@@ -130,7 +153,7 @@ def _transform_outputs(tools, m, w, C, k, u, start, width, square):
             transpose(tools, square, e * size, lanes, u, start + (e * C + c) * width, width)
 
 
-@njit(cache=True, nogil=True)
+@callee
 def _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width):
     """One vector of input channels from c on: u[start + (e K + k) width + lane] = (G w' G^T)[e], w' turned round."""
     for k in range(first, last):
@@ -152,7 +175,22 @@ def _by_blocks(
         count = last - first
         step = count * C + lanes
         _transform_block(
-            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding, first, count, own, step, own, own[v_size:]
+            tools,
+            INPUT,
+            m,
+            source,
+            shape,
+            mask,
+            masked,
+            rows,
+            columns,
+            padding,
+            first,
+            count,
+            own,
+            step,
+            own,
+            own[v_size:],
         )
         for panel in range(panels):
             _multiply_panel(
@@ -316,7 +354,23 @@ def _filter_gradients(team, tools, m, v, v_step, q, q_step, tiles, C, K, width, 
                 for c in range(0, width, lanes):
                     start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
                     transform(
-                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, 0, dw, place, 3 * C, C, dw, 0
+                        tools,
+                        FILTER_GRADIENT + m,
+                        own,
+                        start,
+                        across * s_step,
+                        s_step,
+                        NO_MASK,
+                        0,
+                        0,
+                        0,
+                        0,
+                        dw,
+                        place,
+                        3 * C,
+                        C,
+                        dw,
+                        0,
                     )
 
 

@@ -88,7 +88,7 @@ def conv2d_backward_bias(dy):
 
 
 def relu_mask(y):
-    """One bit an element of y [N, K, P, Q], set where ReLU passes: bytes [N, P, Q, ceil(K/8)], channel k in bit k mod 8."""
+    """One bit an element of y [N, K, P, Q], set where ReLU passes: [N, P, Q, ceil(K/8)], channel k in bit k mod 8."""
     return np.packbits(~(y <= 0).transpose(0, 2, 3, 1), axis=3, bitorder="little")  # NaN passes
 
 

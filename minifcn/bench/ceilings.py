@@ -91,7 +91,9 @@ def _multiply_adds(threads: int) -> float:
     """GFLOP/s of the micro-kernel."""
     products, width = _products(), _width()
     operands = [_operands() for _ in range(threads)]
-    seconds = min(_on_threads(threads, lambda i: products(_tools(), *operands[i], width, PRODUCTS)) for _ in range(TRIES))
+    seconds = min(
+        _on_threads(threads, lambda i: products(_tools(), *operands[i], width, PRODUCTS)) for _ in range(TRIES)
+    )
     return 2 * ROWS * width * DEPTH * PRODUCTS * threads / seconds / 1e9
 
 

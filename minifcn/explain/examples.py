@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..tensor import Tensor
-from .terms import Factor, Index, Share, Sum, Term, add_up, constant, entry, number, outputs, product_rule
+from .terms import Factor, Index, Share, Sum, Term, add_up, constant, element, entry, number, outputs, product_rule
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Slide:
 FILTER = [[1, 2, 0], [0, 1, -1], [3, 0, 2]]
 
 
-def _conv2d() -> Example:
-    x, w, b = _plane([[1, 0, 2], [3, 1, -1], [0, 2, 1]]), _plane(FILTER), _array([1])
+def _conv2d(bias: float = 1) -> Example:
+    x, w, b = _plane([[1, 0, 2], [3, 1, -1], [0, 2, 1]]), _plane(FILTER), _array([bias])
     slide = Slide(large=(3, 3), small=(2, 2), window=3, stride=2, padding=1)
     terms = []
     for p, q in slide.cells():
@@ -146,6 +146,29 @@ def _conv2d() -> Example:
         drawing=slide.drawn(
             "x", "y", "Each output is the sum of the numbers in its window times the weights in their corners, plus b."
         ),
+    )
+
+
+def _conv2d_relu() -> Example:
+    convolution, steps, outputs, passes = _conv2d(bias=-3.5), [], [], {}
+    for total in convolution.outputs:
+        z, at = element("z", total.index), ",".join(map(str, total.index))
+        passes[total.index] = constant(f"m[{at}]", float(total.value > 0))
+        steps.append(f"{z} = {' + '.join(total.terms)} = {number(total.value)}, so m[{at}] = {int(total.value > 0)}")
+        relu = constant(f"max({z}, 0)", max(total.value, 0), f"max({number(total.value)}, 0)")
+        outputs.append(add_up("y", total.index, [(relu,)]))
+    return replace(
+        convolution,
+        op=ops.conv2d_relu,
+        outputs=outputs,
+        shares=[Share(share.of, share.out, (passes[share.out], *share.factors)) for share in convolution.shares],
+        kind="piecewise",
+        steps=tuple(steps),
+        notes=(
+            "The convolution of `minifcn explain conv2d` with another bias: ReLU blocks two of the four outputs.",
+            "Where m is 0, whatever dy is, nothing of it reaches x, w or b: compare each term's first factor.",
+        ),
+        drawing=None,
     )
 
 
@@ -568,6 +591,7 @@ EXAMPLES: dict[str, Example] = {
     example.op.__name__: example
     for example in (
         _conv2d(),
+        _conv2d_relu(),
         _conv_transpose2d(),
         _max_pool2d(),
         _avg_pool2d(),

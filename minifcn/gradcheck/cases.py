@@ -136,8 +136,17 @@ def _both(vertical: Axis, horizontal: Axis, name: str) -> tuple[int, int]:
 # --- the ops of the network ---
 
 
-@st.composite
-def conv2d_cases(draw: st.DrawFn) -> OpCase:
+def _conv2d(draw: st.DrawFn) -> tuple[dict[str, Shape], dict[str, Any], bool]:
+    """(shapes without a bias, arguments, whether sums are formed directly) of any convolution.
+
+    One in four is of Winograd's kind: 3 x 3, of stride 1, with whole vectors of channels. Its maps are large enough for
+    every weight to meet an image, because a tap that meets padding alone gets a gradient of rounding errors there.
+    """
+    if draw(st.integers(0, 3)) == 0:
+        C, K = draw(st.sampled_from([16, 32])), draw(st.sampled_from([16, 48]))
+        size, padding = (draw(st.tuples(axis, axis)) for axis in (st.integers(5, 10), st.integers(0, 2)))
+        shapes = {"x": (draw(st.integers(1, 2)), C, *size), "weight": (K, C, 3, 3)}
+        return shapes, {"stride": 1, "padding": padding, "dilation": 1, "groups": 1}, False
     axes = draw(conv_axes()), draw(conv_axes())
     groups, C, K = draw(st.sampled_from([1, 1, 2, 3])), draw(channels), draw(channels)
     if groups > 1:
@@ -146,10 +155,24 @@ def conv2d_cases(draw: st.DrawFn) -> OpCase:
         "x": (draw(batches), groups * C, *_both(*axes, "size")),
         "weight": (groups * K, C, *_both(*axes, "window")),
     }
-    if draw(st.booleans()):
-        shapes["bias"] = (groups * K,)
     arguments = {name: _both(*axes, name) for name in ("stride", "padding", "dilation")} | {"groups": groups}
-    return OpCase(ops.conv2d, shapes, draw(seeds), arguments, exact=True)
+    return shapes, arguments, True
+
+
+@st.composite
+def conv2d_cases(draw: st.DrawFn) -> OpCase:
+    shapes, arguments, exact = _conv2d(draw)
+    if draw(st.booleans()):
+        shapes["bias"] = shapes["weight"][:1]
+    return OpCase(ops.conv2d, shapes, draw(seeds), arguments, exact=exact)
+
+
+@st.composite
+def conv2d_relu_cases(draw: st.DrawFn) -> OpCase:
+    """Always with a bias, which keeps the sums away from ReLU's kink."""
+    shapes, arguments, exact = _conv2d(draw)
+    shapes["bias"] = shapes["weight"][:1]
+    return OpCase(ops.conv2d_relu, shapes, draw(seeds), arguments, "curved", data.off_zero, exact=exact)
 
 
 @st.composite
@@ -353,6 +376,7 @@ exponents = st.sampled_from([-1, 0.5, 2, 3])
 
 OPS: dict[str, Cases] = {
     "conv2d": conv2d_cases(),
+    "conv2d_relu": conv2d_relu_cases(),
     "conv_transpose2d": conv_transpose2d_cases(),
     "max_pool2d": max_pool2d_cases(),
     "avg_pool2d": avg_pool2d_cases(),

@@ -31,6 +31,12 @@ def spaced_negative(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return (-0.5 - rng.permutation(n)).reshape(shape)
 
 
+def off_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Odd halves, and odd eighths for a bias: no sum of products and a bias lies nearer to 0 than 1/8."""
+    odd = 2 * rng.integers(-2, 2, shape) + 1.0
+    return odd / (8 if len(shape) == 1 else 2)
+
+
 def small_integers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Integers from -4 to 4: sums of a million products stay exact in float32."""
     return np.asarray(rng.integers(-4, 5, shape), np.float64)

@@ -14,6 +14,7 @@ import numpy as np
 from .. import ops
 from ..device import Device, get_device, replaced
 from ..models import FCN, build
+from ..ops.conv2d_relu import PARTS
 from ..tensor import Tensor, no_grad
 from .differences import NonSmooth, dot, norm, rms
 from .report import Finding, Report
@@ -55,18 +56,27 @@ def loss_and_decisions(network: FCN, x: np.ndarray, target: np.ndarray) -> tuple
     """The loss, and what every ReLU let through and every maximum chose."""
     device, chosen = network.parameters()[0].place, []
     relu, pool = device.kernel("relu_forward"), device.kernel("max_pool2d_forward")
+    fused = device.kernel("conv2d_relu_forward")
 
     def watched_relu(x: np.ndarray) -> np.ndarray:
         y = relu(x)
         chosen.append(y > 0)
         return y
 
+    def watched_fused(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        y, mask = fused(*arguments)
+        chosen.append(mask)
+        return y, mask
+
     def watched_pool(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
         y, argmax = pool(*arguments)
         chosen.append(argmax)
         return y, argmax
 
-    with no_grad(), replaced(device, relu_forward=watched_relu, max_pool2d_forward=watched_pool):
+    watched = {"relu_forward": watched_relu, "max_pool2d_forward": watched_pool}
+    if not device.is_replaced(*PARTS):  # else the fused op is taken apart, so that a user's kernel runs
+        watched["conv2d_relu_forward"] = watched_fused
+    with no_grad(), replaced(device, **watched):
         loss = ops.cross_entropy(network(Tensor(x, device=device)), target).item()
     return loss, chosen
 

@@ -14,8 +14,8 @@ Backward
     and dx, dw and db are the convolution's (`ops/conv2d.py`) of dz. The product is formed where dy is read; dz is never
     stored.
 
-    Where a user has replaced a kernel of the convolution or of ReLU by one of his own, the two are computed one after the
-    other, so that his kernel is the one that runs.
+    Where a user has replaced a kernel of the convolution or of ReLU by one of his own, the two are computed one after
+    the other, so that his kernel is the one that runs.
 
 Source
     As for the two; the mask of one bit is that of cuDNN's and oneDNN's fused layers (Chetlur et al., 2014, "cuDNN:
