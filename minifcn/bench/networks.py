@@ -24,7 +24,7 @@ from .convolutions import Setting
 from .gate import RIGHT, Proof
 from .peer import FORMATS
 from .quiet import sample
-from .rounds import Contestant, take
+from .rounds import NETWORK, Contestant, take
 from .work import Network
 
 IGNORE = 255
@@ -184,7 +184,8 @@ def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[
         del found, truth
         record.judge(result, proof, baseline_proofs)
         if proof.passed:
-            taken = take({record.OWN: own.contestant()} | contestants, setting.budget, record.OWN, tuple(contestants))
+            everyone = {record.OWN: own.contestant()} | contestants
+            taken = take(everyone, setting.budget, record.OWN, tuple(contestants), NETWORK)
             last = own.call(0)
             if work.task == "step" and not np.isfinite(last):
                 proof = Proof(np.nan, np.nan, (f"the loss became {last} after {own.steps} steps",))

@@ -18,6 +18,7 @@ from . import statistics
 Contestant = Callable[[int], float]  # repeats -> seconds a call; rests before it returns
 AGAIN = "again"  # the baseline a second time: the A/A pair
 SAMPLE = 0.02  # seconds that one sample lasts at least
+NETWORK = (0.25, 2)  # the same, and calls, for whole networks: steps follow one another, as in training
 WARM_CALLS, WARM_SECONDS = 3, 0.2
 SETTLED, FEWEST = 0.01, 10  # IQR of the ratio that ends a row early, and the rounds it needs
 
@@ -51,14 +52,23 @@ def _warm(contestant: Contestant) -> float:
     return last
 
 
-def take(contestants: dict[str, Contestant], budget: Budget, first: str, baselines: tuple[str, ...] = ()) -> Rounds:
-    """Warm all, then take turns. The ratio that may end it is that of the quicker baseline to `first`."""
+def take(
+    contestants: dict[str, Contestant],
+    budget: Budget,
+    first: str,
+    baselines: tuple[str, ...] = (),
+    least: tuple[float, int] = (SAMPLE, 1),
+) -> Rounds:
+    """Warm all, then take turns, each of at least `least` (seconds, calls).
+
+    The ratio that may end it is that of the quicker baseline to `first`.
+    """
     warm = {name: _warm(contestant) for name, contestant in contestants.items()}
     twice = min(baselines, key=warm.get, default=None)
     turns = dict(contestants)
     if twice is not None:
         turns[AGAIN], warm[AGAIN] = contestants[twice], warm[twice]
-    repeats = {name: max(1, math.ceil(SAMPLE / max(seconds, 1e-7))) for name, seconds in warm.items()}
+    repeats = {name: max(least[1], math.ceil(least[0] / max(seconds, 1e-7))) for name, seconds in warm.items()}
     names, times = list(turns), {name: [] for name in turns}
     order, started = np.random.default_rng(0), time.perf_counter()
     while True:
