@@ -1,8 +1,9 @@
 """Numba kernels: the reference's functions, compiled, parallel over pixels or channels, channels last in memory.
 
-`layout` brings arrays into and out of channels-last order, `ladder` chooses how a convolution is computed, and `threads` hands
-out jobs, whose outputs are disjoint and whose number depends on the problem alone, so that the result does not depend on the
-number of threads. Outputs come from the pool of `memory`, compiled code from the folder that `cache` names.
+`layout` brings arrays into and out of channels-last order, `ladder` chooses how a convolution is computed, and
+`threads` hands out jobs, whose outputs are disjoint and whose number depends on the problem alone, so that the result
+does not depend on the number of threads. Outputs come from the pool of `memory`, compiled code from the folder that
+`cache` names.
 """
 
 from .cache import own_cache

@@ -1,7 +1,7 @@
 """What kernels derive from weights, kept while the weights cannot change.
 
-An array that NumPy does not let anyone write to is a constant: what is made from it is made once, and forgotten with it.
-Any other array may differ at the next call.
+An array that NumPy does not let anyone write to is a constant: what is made from it is made once, and forgotten with
+it. Any other array may differ at the next call.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ def derived(array: np.ndarray, what: Hashable, make: Callable[[], Any]) -> Any:
     if what in made:
         return made[what]
     result = make()
-    if not (
-        isinstance(result, np.ndarray) and np.may_share_memory(result, array)
-    ):  # kept, it would keep the array alive
+    # kept, a result that shares the array's memory would keep the array alive
+    if not (isinstance(result, np.ndarray) and np.may_share_memory(result, array)):
         made[what] = result
     return result

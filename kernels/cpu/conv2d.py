@@ -17,9 +17,12 @@ from .ladder import DIRECTIONS, RUNGS, choose
 from .layout import channels_first, channels_last
 from .threads import jobs, run, share
 
+BIAS_GRAIN = 1 << 16  # elements of dy that are worth a job of the bias gradient,
+BIAS_JOBS = 16  # which has this many at most
+
 
 def _forward(geo, name, x, w, b, relu):
-    """(y, mask or None) by the rung `name`."""
+    """(y [N, K, P, Q], mask or None) by the rung `name`."""
     bias = np.zeros(geo.K, x.dtype) if b is None else np.ascontiguousarray(b)
     weights = _weights(geo, name, "forward_weights", w)
     y, mask = RUNGS[name].forward(geo, channels_last(x), weights, bias, relu)
@@ -38,18 +41,20 @@ def _weights(geo, name, function, w):
 
 
 def _backward_input(geo, name, dy, mask, w):
+    """dx [N, C, H, W] by the rung `name`."""
     return channels_first(
         RUNGS[name].backward_input(geo, channels_last(dy), mask, _weights(geo, name, "backward_input_weights", w))
     )
 
 
 def _backward_weight(geo, name, dy, mask, x):
-    """(dw, db)."""
+    """(dw [K, C / groups, R, S], db [K]) by the rung `name`."""
     dw, db = RUNGS[name].backward_weight(geo, channels_last(dy), mask, channels_last(x))
     return channels_first(dw), db
 
 
 def _check_bias(b, geo) -> None:
+    """ShapeError unless b is None or [K]."""
     if b is not None:
         checks.expect_shape("bias", b.shape, (geo.K,))
 
@@ -91,7 +96,7 @@ def conv2d_backward_bias(dy):
     checks.same_dtype(dy=dy)
     checks.expect_rank4("dy", dy.shape)
     K = dy.shape[1]
-    sums = np.zeros((min(16, max(1, dy.size // 65536)), K))
+    sums = np.zeros((min(BIAS_JOBS, max(1, dy.size // BIAS_GRAIN)), K))
     run(_column_sums, len(sums), channels_last(dy).reshape(-1, K), sums)
     return sums.sum(axis=0).astype(dy.dtype)
 
@@ -111,16 +116,19 @@ def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
     mask, dx, dw, db = np.ascontiguousarray(mask), None, None, None
+    name = choose(geo, dy.dtype)
     if needs[0]:
-        name = choose(geo, dy.dtype)
         dx = _backward_input(geo, name, dy, mask, w)
     if needs[1] or needs[2]:
-        dw, db = _backward_weight(geo, choose(geo, dy.dtype), dy, mask, x)
+        dw, db = _backward_weight(geo, name, dy, mask, x)
     return dx, dw if needs[1] else None, db if needs[2] else None
 
 
 def rung(op: str, name: str) -> Callable:
-    """The kernel `op`, one of the ladder's DIRECTIONS, by the rung `name`; ShapeError where it cannot compute a shape."""
+    """The kernel `op`, one of the ladder's DIRECTIONS, by the rung `name`.
+
+    It raises ShapeError where the rung cannot compute a shape.
+    """
 
     def check(geo, dtype) -> None:
         if not RUNGS[name].supports(geo, dtype):

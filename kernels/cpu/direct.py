@@ -1,6 +1,8 @@
 """Convolution as its definition says it, seven loops: the ladder's first rung, and the one that keeps every NaN apart.
 
-    y[n, p, q, k]  =  b[k] + sum_{r, s, c} w[k, r, s, c] x[n, p stride - pad + r dilation, q stride - pad + s dilation, c]
+    y[n, p, q, k]  =  b[k] + sum_{r, s, c} w[k, r, s, c] x[n, h, v, c]
+
+    h = p stride - pad + r dilation,   v = q stride - pad + s dilation
 
 Each sum runs over its own window only and in this order, so that a NaN or an infinity in the input reaches exactly the
 outputs that depend on it. The backward passes are written as gathers, one element of the result at a time.
@@ -29,8 +31,8 @@ def supports(geo, dtype) -> bool:
 
 @njit(cache=True, nogil=True)
 def _forward(team, x, w, bias, sizes, y):
-    """One job a row of the output."""
-    N, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dh, dw, groups = sizes
+    """y [N, P, Q, K] of x [N, H, W, C]. One job a row of the output."""
+    _, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dh, dw, groups = sizes
     for job in jobs(team):
         n, p = divmod(job, P)
         for q in range(Q):
@@ -48,8 +50,8 @@ def _forward(team, x, w, bias, sizes, y):
 
 @njit(cache=True, nogil=True)
 def _backward_input(team, dy, w, sizes, dx):
-    """One job a row of the input."""
-    N, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dh, dw, groups = sizes
+    """dx [N, H, W, C] of dy [N, P, Q, K]. One job a row of the input."""
+    _, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dh, dw, groups = sizes
     for job in jobs(team):
         n, h = divmod(job, H)
         for v in range(W):
@@ -70,8 +72,8 @@ def _backward_input(team, dy, w, sizes, dx):
 
 @njit(cache=True, nogil=True)
 def _backward_weight(team, dy, x, sizes, dw, db):
-    """One job an output channel."""
-    N, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dil_h, dil_w, groups = sizes
+    """dw [K, R, S, C / groups] and db [K], the sums of dy. One job an output channel."""
+    N, C, H, W, K, R, S, P, Q, sh, sw, ph, pw, dil_h, dil_w, _ = sizes
     for k in jobs(team):
         c0, dw[k], total = k // K * C, 0, 0.0
         for n in range(N):

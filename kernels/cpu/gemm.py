@@ -2,22 +2,25 @@
 
 With channels last, the taps of one row of the window meet S C neighbouring floats, and the next output pixel's begin
 stride C floats further. So a job copies the few lines of its input, with zeros for the padding, into a small buffer
-[lines, columns, C], and `microkernel.product` reads the patches of a whole output row there as overlapping rows of a matrix:
+[lines, columns, C], and `microkernel.product` reads the patches of a whole output row there as overlapping rows of a
+matrix:
 
     forward          y  [pixels, K]   =  patches of x [pixels, taps C]  x  weights [taps C, K]
     backward input   dx [pixels, C]   =  patches of dy  x  weights turned round
     backward weight  dw [K, taps C]   =  dy^T [K, pixels]  x  patches of x, summed over pixels
 
 Forward and backward input are one routine. An input pixel of a strided convolution is met by the taps r with
-r dilation = h + pad (mod stride) only, so its pixels fall into stride_h x stride_w phases, each a dense convolution of dy
-with its own few taps. Within a phase the pixel (i, j) reads the source at (i + du, j + dv), and that is also what the
-forward pass does, with i = p stride - pad and du = r dilation. Neighbouring taps of one row are one run of C's.
+r dilation = h + pad (mod stride) only, so its pixels fall into stride_h x stride_w phases, each a dense convolution of
+dy with its own few taps. Within a phase the pixel (i, j) reads the source at (i + du, j + dv), and that is also what
+the forward pass does, with i = p stride - pad and du = r dilation. Neighbouring taps of one row are one run of C's.
 
-The weight gradient sums over all pixels: each job takes a fixed share of them, and the shares are added in order, so that the
-sum does not depend on the number of threads.
+The weight gradient sums over all pixels: each job takes a fixed share of them, and the shares are added in order, so
+that the sum does not depend on the number of threads.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from numba import njit
@@ -37,12 +40,17 @@ MORE = 512  # this many, and copies fewer lines twice
 BUFFER = 1 << 17  # floats that a job's input lines may take
 PANEL = 1 << 16  # floats of a panel of weights that is multiplied in one go; longer ones run by run
 NO_MASK = np.zeros(1, np.uint8)
-JOBS = 16  # jobs that a small problem is split into at least
+SPLIT = 16  # jobs that a problem is split into where its pixels alone make fewer
+OUTPUTS = 48  # output channels of a job of the weight gradient
+DEEP = 512  # elements of a filter; from so many on, its runs are jobs of their own in the weight gradient
 
 
 @callee
 def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
-    """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c]; 0 outside the image or the mask."""
+    """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c].
+
+    0 outside the image and where the mask does not let it pass.
+    """
     _, H, W, channels = shape
     low = min(max(-first_column, 0), columns)
     high = max(min(W - first_column, columns), low)
@@ -54,7 +62,7 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
         clear_run(lines, start, low * C)
         clear_run(lines, start + high * C, (columns - high) * C)
         pixel = (n * H + h) * W + first_column + low
-        if C == channels and (not masked or mask_row == C):
+        if channels == C and (not masked or mask_row == C):
             copy_masked_run(source, pixel * C, mask, pixel * C, masked, lines, start + low * C, (high - low) * C)
         else:
             for j in range(high - low):
@@ -81,16 +89,16 @@ def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, 
 
 @njit(cache=True, nogil=True)
 def _multiply(
-    team, tools, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, scratch, lines_size,
-    bias, relu, out, out_shape, k0, K, place, out_mask, out_mask_row,
+    team, tools, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, room,
+    lines_size, bias, relu, out, out_shape, k0, K, place, out_mask, out_mask_row,
 ):  # fmt: skip
-    """One job a block of output rows of an image and a share of the panels.
+    """Writes `out` and the mask of its ReLU. One job a block of output rows of an image and a share of the panels.
 
     grid = (rows, columns, u stride, u origin, v stride, v origin): the output pixel (i, j) reads the source around
     (i u_stride + u_origin, j v_stride + v_origin) and goes to (i h_stride + h_origin, j w_stride + w_origin), `place`.
     extent = the least du and dv of the runs, and the lines and columns that all runs of one pixel span.
     """
-    own = scratch[member(team)]
+    own = room[member(team)]
     lines, total = own[:lines_size], own[lines_size:]
     rows, Q, u_stride, u_origin, v_stride, v_origin = grid
     du, dv, high, wide = extent
@@ -181,7 +189,7 @@ def _runs(offsets: np.ndarray) -> np.ndarray:
             runs[-1][2] += 1
         else:
             runs.append([du, dv, 1])
-    steps = {later[0] - run[0] for run, later in zip(runs, runs[1:], strict=False)}
+    steps = {later[0] - run[0] for run, later in itertools.pairwise(runs)}
     alike = len({tuple(run[1:]) for run in runs}) == len(steps) == 1
     return np.array([[*run, steps.copy().pop() if alike else 0] for run in runs], np.int64).reshape(-1, 4)
 
@@ -216,7 +224,7 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, 
     columns = (Q - 1) * v_stride + extent[3]
     row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2], panels[0].size))
     count = -(-rows // row_blocks)
-    splits = max(1, min(len(panels), JOBS // max(N * row_blocks, 1)))
+    splits = max(1, min(len(panels), SPLIT // max(N * row_blocks, 1)))
     if out_mask is not None and k0 % 8:
         splits = 1  # panels share bytes of the mask
     width = panels.shape[2]
@@ -224,9 +232,9 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, 
     room = scratch(lines_size + count * Q * width, source.dtype)
     out_bits, out_mask_row, _ = bits(out_mask)
     run(
-        _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), source.shape, c0, inputs, *bits(mask), runs, grid, extent,
-        row_blocks, splits, panels, room, lines_size, bias, int(relu), out.reshape(-1), out.shape, k0, outputs, place,
-        out_bits, out_mask_row,
+        _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), source.shape, c0, inputs,
+        *bits(mask), runs, grid, extent, row_blocks, splits, panels, room, lines_size, bias, int(relu),
+        out.reshape(-1), out.shape, k0, outputs, place, out_bits, out_mask_row,
     )  # fmt: skip
 
 
@@ -274,13 +282,8 @@ def _phases(size: int, window: int, stride: int, padding: int, dilation: int):
         if count:
             # from the last tap to the first, so that neighbours in dy are read in the order of memory
             taps = [r for r in reversed(range(window)) if (r * dilation - a) % stride == 0]
-            yield (
-                first,
-                count,
-                taps,
-                (first + padding - a) // stride,
-                [-(r * dilation - a) // stride for r in taps],
-            )
+            offsets = [-(r * dilation - a) // stride for r in taps]
+            yield first, count, taps, (first + padding - a) // stride, offsets
 
 
 def _phase_pairs(geo):
@@ -302,7 +305,8 @@ def backward_input_weights(geo, w):
         groups = []
         for g in range(geo.groups):
             panels = memory.empty((-(-C // width), len(taps) * K, width), w.dtype)
-            run(_pack_backward, min(K, JOBS), w[g * K : (g + 1) * K].reshape(-1), K, geo.R * geo.S, C, taps, panels)
+            part = w[g * K : (g + 1) * K].reshape(-1)
+            run(_pack_backward, min(K, SPLIT), part, K, geo.R * geo.S, C, taps, panels)
             groups.append(panels)
         phases.append(groups)
     return phases
@@ -330,15 +334,15 @@ def backward_input(geo, dy, mask, weights):
 
 @njit(cache=True, nogil=True)
 def _gradients(
-    team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares, k_blocks, run_blocks,
-    starts, width, turned, scratch, dy_size, totals, sums,
+    team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares,
+    k_blocks, run_blocks, starts, width, turned, room, dy_size, totals, sums,
 ):  # fmt: skip
     """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
 
     One job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there are
     output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)].
     """
-    own = scratch[member(team)]
+    own = room[member(team)]
     block, lines = own[:dy_size], own[dy_size:]
     P, Q, u_stride, u_origin, v_stride, v_origin = grid
     units = x_shape[0] * row_blocks
@@ -367,13 +371,14 @@ def _gradients(
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
                 columns, wide = (Q - 1) * v_stride + taps, row if turned else -(-taps * C // width) * width
                 _fill_lines(
-                    x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du, (last - first - 1) * u_stride + 1,
-                    v_origin + dv, columns, lines,
+                    x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du,
+                    (last - first - 1) * u_stride + 1, v_origin + dv, columns, lines,
                 )  # fmt: skip
                 for j in range(0, wide, width):
                     if turned:
                         product(
-                            tools, taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C, block, j, row, Q * row,
+                            tools, taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C,
+                            block, j, row, Q * row,
                             totals[part], starts[t] + j, row, Q, last - first, int(unit > first_unit),
                         )  # fmt: skip
                         continue
@@ -410,12 +415,8 @@ def _add_shares(team, totals, runs, starts, C, width, turned, dw, K, depth):
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    C, K, depth, lanes = (
-        geo.C // geo.groups,
-        geo.K // geo.groups,
-        geo.R * geo.S * (geo.C // geo.groups),
-        lanes_of(x.dtype),
-    )
+    C, K, lanes = geo.C // geo.groups, geo.K // geo.groups, lanes_of(x.dtype)
+    depth = geo.R * geo.S * C
     runs = _runs(_tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation)
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     longest = int(runs[:, 2].max()) * C
@@ -427,23 +428,24 @@ def backward_weight(geo, dy, mask, x):
     columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
     rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1, longest * across)
     row_blocks = -(-geo.P // rows)
-    k_blocks, run_blocks = 1 if turned else -(-K // 48), len(runs) if depth >= 512 else 1
-    shares = max(1, min(JOBS // (k_blocks * run_blocks), geo.N * row_blocks))
+    k_blocks, run_blocks = 1 if turned else -(-K // OUTPUTS), len(runs) if depth >= DEEP else 1
+    shares = max(1, min(SPLIT // (k_blocks * run_blocks), geo.N * row_blocks))
     dy_size = memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
     lines_size = ((rows - 1) * geo.stride[0] + 1) * columns * C + width
     room = scratch(dy_size + lines_size, x.dtype)
     dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
     db = np.empty(geo.K, x.dtype)
     for g in range(geo.groups):
-        own = slice(g * K, (g + 1) * K)
+        outputs = slice(g * K, (g + 1) * K)
         totals, sums = memory.empty((shares, memory.padded(sum(sizes), x.dtype)), x.dtype), np.zeros((shares, K))
         if geo.N == 0:
             totals[...] = 0
         run(
-            _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C, dy.reshape(-1), dy.shape, g * K, K,
-            *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, int(turned), room, dy_size,
-            totals, sums,
+            _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C,
+            dy.reshape(-1), dy.shape, g * K, K, *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks,
+            starts, width, int(turned), room, dy_size, totals, sums,
         )  # fmt: skip
-        run(_add_shares, min(K, JOBS), totals, runs, starts, C, width, int(turned), dw[own].reshape(-1), K, depth)
-        db[own] = sums.sum(axis=0)
+        flat = dw[outputs].reshape(-1)
+        run(_add_shares, min(K, SPLIT), totals, runs, starts, C, width, int(turned), flat, K, depth)
+        db[outputs] = sums.sum(axis=0)
     return dw, db

@@ -9,9 +9,10 @@
 | winograd2 | F(2x2, 3x3): 2.25 times fewer multiplications | 3x3 of stride 1, whole vectors of channels |
 | winograd4 | F(4x4, 3x3): 4 times fewer | the same |
 
-`settings.convolution` overrides the choice: "exact" leaves out Winograd, whose sums round a little more; a rung's name takes
-that rung wherever it can compute the shape. Each rung is a module or object with `supports`, and for each direction a
-function on channels-last arrays; `forward_weights` and `backward_input_weights` bring the weights into its form.
+`settings.convolution` overrides the choice: "exact" leaves out Winograd, whose sums round a little more; a rung's name
+takes that rung wherever it can compute the shape. Each rung is a module or object with `supports`, and for each
+direction a function on channels-last arrays; `forward_weights` and `backward_input_weights` bring the weights into its
+form.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ RUNGS: dict[str, Any] = {
     "winograd2": Winograd(2),
     "winograd4": Winograd(4),
 }
+MANY_WEIGHTS = 1 << 18  # from so many on, and up to
+FEW_PIXELS = 512  # so many, the weights outweigh the pixels
 DIRECTIONS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
 
 
 def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
     """The fastest rung that sums directly: taps where the weights outweigh the pixels."""
     pixels = geo.N * max(geo.P * geo.Q, geo.H * geo.W)
-    outweighed = geo.K * geo.C * geo.R * geo.S >= 1 << 18 and pixels <= 512
+    outweighed = geo.K * geo.C * geo.R * geo.S >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if outweighed and taps.supports(geo, dtype):
         return "taps"
     return "pointwise" if pointwise.supports(geo, dtype) else "gemm"

@@ -45,6 +45,7 @@ class _Loop:
     carried: list[Any]  # the values before the first round
 
     def __post_init__(self) -> None:
+        """Open the first round: the builder writes into it until `end`."""
         self.before = self.builder.block
         self.start = self.builder.append_basic_block("round")
         self.builder.branch(self.start)
@@ -67,7 +68,10 @@ class _Loop:
 
 
 def _emit_block(v: Vectors, rows: int, vectors: int, a, b, steps: dict[str, Any], depth, runs) -> list[Any]:
-    """The sums of one block, row by row; a, b point to its first elements, `steps` are distances of rows, steps and runs."""
+    """The sums of one block, row by row: `rows` x `vectors` vectors.
+
+    a, b point to its first elements, `steps` are distances of rows, steps and runs.
+    """
     builder, number = v.builder, v.index
     places = [(i, j) for i in range(rows) for j in range(vectors)]
     a_rows = [builder.mul(number(i), steps["a_row"]) for i in range(rows)]
@@ -138,6 +142,7 @@ def _for_each_width(v: Vectors, width, emit: Callable[[int], None]) -> None:
 
 
 def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
+    """The code of `product`."""
     builder = v.builder
     steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
 
@@ -156,22 +161,25 @@ _code = code(_emit_product)
 
 
 def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode):
+    """The C function behind `product`."""
     _code(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode)
 
 
-# product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row, depth, runs, mode)
+# product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row,
+#         depth, runs, mode)
 #
 # c[i, j] = (for `mode` ADD: +=) the sum over `runs` runs of `depth` steps d of a[i, d] b[d, j], i < rows, j < width.
 #
-# All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is b[b_start + d b_depth +
-# u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at most VECTORS; depth and runs are
-# at least 1.
+# All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is
+# b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at
+# most VECTORS; depth and runs are at least 1.
 product = outlined(_product, "nnannnannannnn")
 
 
 def _emit_finished(
     v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
 ):  # fmt: skip
+    """The code of `finished_product`."""
     builder = v.builder
     steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
     with_relu = builder.icmp_signed("!=", relu, v.index(0))
@@ -205,13 +213,14 @@ _finished_code = code(_emit_finished)
 def _finished(
     rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
 ):
+    """The C function behind `finished_product`."""
     _finished_code(
         rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
     )  # fmt: skip
 
 
-# finished_product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, y, y_start, y_row, depth,
-#                  runs, bias, b_start, relu, mask, 0, bit, bit_row)
+# finished_product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, y, y_start, y_row,
+#                  depth, runs, bias, b_start, relu, mask, 0, bit, bit_row)
 #
 # The same product plus the bias of each column; with `relu`, max(., 0) and the bits of what it lets pass.
 finished_product = outlined(_finished, "nnannnannannnanmnn")

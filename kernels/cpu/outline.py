@@ -1,9 +1,10 @@
 """Code that is compiled once for each dtype and called by its address.
 
-Numba compiles what a kernel calls into the kernel: again for every kernel, and for every combination of argument types. For
-long stretches of vector code, the micro-kernel and the tile programs, that was measured to take most of the time of a first
-run. So they are compiled by themselves, as C functions of pointers and integers, and kernels get their addresses in an array,
-`tools(dtype)`, which they pass down to the calls. (An address inside a kernel could not be kept in a cache on disk.)
+Numba compiles what a kernel calls into the kernel: again for every kernel, and for every combination of argument types.
+For long stretches of vector code, the micro-kernel and the tile programs, that was measured to take most of the time of
+a first run. So they are compiled by themselves, as C functions of pointers and integers, and kernels get their
+addresses in an array, `tools(dtype)`, which they pass down to the calls. (An address inside a kernel could not be kept
+in a cache on disk.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def _of(count: int) -> Callable:
 
 
 def code(emit: Callable) -> Callable:
-    """An intrinsic of pointers and integers from emit(v, *values), which writes LLVM IR for the first pointer's scalars."""
+    """An intrinsic of pointers and integers from emit(v, *values), which writes LLVM IR.
+
+    Its `v`, Vectors, are of the scalars that the first pointer points to.
+    """
 
     @_of(len(inspect.signature(emit).parameters) - 1)
     def body(typingctx, *arguments):
@@ -81,7 +85,7 @@ def outlined(function: Callable, kinds: str) -> Callable:
 
 @cache
 def tools(dtype: np.dtype) -> np.ndarray:
-    """The addresses of all outlined functions for arrays of `dtype`, compiled when they are first asked for."""
+    """The addresses of all outlined functions for arrays of `dtype`, int64, compiled when they are first asked for."""
     scalar = numba.from_dtype(np.dtype(dtype))
     kinds_of = {"n": types.intp, "a": types.CPointer(scalar), "m": types.CPointer(types.uint8)}
     addresses = []

@@ -21,6 +21,7 @@ from .vectors import lanes_of
 PIXELS = 96  # of a job
 SMALL = 1 << 19  # multiplications that one thread does before others could help
 OUTPUTS = 24  # output channels of a job of the weight gradient
+SPLIT = 8  # jobs that a small problem is split into, if it has as many panels
 
 
 def supports(geo, dtype) -> bool:
@@ -38,9 +39,9 @@ forward_weights = gemm.forward_weights
 
 
 @njit(cache=True, nogil=True)
-def _forward(team, tools, x, pixels, C, K, blocks, panels, scratch, bias, relu, y, mask, mask_row):
-    """One job a block of pixels and a panel of output channels."""
-    own = scratch[member(team)]
+def _forward(team, tools, x, pixels, C, K, blocks, panels, room, bias, relu, y, mask, mask_row):
+    """y [pixels, K] of x [pixels, C]. One job a block of pixels and a panel of output channels."""
+    own = room[member(team)]
     width, flat = panels.shape[2], panels.reshape(-1)
     splits = team[JOBS] // blocks
     unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
@@ -57,25 +58,9 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, scratch, bias, relu, 
                 )  # fmt: skip
                 continue
             product(
-                tools,
-                last - first,
-                width,
-                x,
-                first * C,
-                C,
-                1,
-                0,
-                flat,
-                panel * C * width,
-                width,
-                0,
-                own,
-                0,
-                width,
-                C,
-                1,
-                0,
-            )
+                tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0,
+                own, 0, width, C, 1, 0,
+            )  # fmt: skip
             finish_rows(
                 own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,
                 last - first, min(width, K - k),
@@ -88,12 +73,12 @@ def forward(geo, x, weights, bias, relu):
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
     blocks = _jobs(-(-pixels // PIXELS), geo)
-    splits = _jobs(min(len(panels), max(1, 8 // max(blocks, 1))), geo)
+    splits = _jobs(min(len(panels), max(1, SPLIT // max(blocks, 1))), geo)
     room = scratch(-(-pixels // max(blocks, 1)) * panels.shape[2], x.dtype)
     bits, row, _ = gemm.bits(mask)
     run(
-        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias, int(relu),
-        y.reshape(-1), bits, row,
+        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias,
+        int(relu), y.reshape(-1), bits, row,
     )  # fmt: skip
     return y, mask
 
@@ -104,9 +89,9 @@ def backward_input_weights(geo, w):
 
 
 @njit(cache=True, nogil=True)
-def _backward_input(team, tools, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, scratch, dx):
-    """One job a block of pixels and some panels of input channels."""
-    own = scratch[member(team)]
+def _backward_input(team, tools, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, room, dx):
+    """dx [pixels, C] of dy [pixels, K]. One job a block of pixels and some panels of input channels."""
+    own = room[member(team)]
     splits = team[JOBS] // blocks
     panels = C // width
     for job in jobs(team):
@@ -128,19 +113,19 @@ def backward_input(geo, dy, mask, w):
     pixels, width = geo.N * geo.P * geo.Q, panel_width(geo.C, dy.dtype)
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     blocks = _jobs(-(-pixels // PIXELS), geo)
-    splits = _jobs(min(geo.C // width, max(1, 8 // max(blocks, 1))), geo)
+    splits = _jobs(min(geo.C // width, max(1, SPLIT // max(blocks, 1))), geo)
     room = scratch(1 if mask is None else -(-pixels // max(blocks, 1)) * geo.K, dy.dtype)
     run(
-        _backward_input, blocks * splits, tools(dy.dtype), dy.reshape(-1), pixels, geo.K, geo.C, width, blocks, w.reshape(-1),
-        *gemm.bits(mask), room, dx.reshape(-1),
+        _backward_input, blocks * splits, tools(dy.dtype), dy.reshape(-1), pixels, geo.K, geo.C, width, blocks,
+        w.reshape(-1), *gemm.bits(mask), room, dx.reshape(-1),
     )  # fmt: skip
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, scratch, dw, db):
-    """One job a block of output channels and some panels of input channels."""
-    own = scratch[member(team)]
+def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, room, dw, db):
+    """dw [K, C]; db [K] += the sums of dy. One job a block of output channels and some panels of input channels."""
+    own = room[member(team)]
     splits = team[JOBS] // blocks
     panels = C // width
     for job in jobs(team):
@@ -164,10 +149,10 @@ def backward_weight(geo, dy, mask, x):
         dw[...] = 0
         return dw, db.astype(x.dtype)
     blocks = _jobs(-(-geo.K // OUTPUTS), geo)
-    splits = _jobs(min(geo.C // width, max(1, 8 // blocks)), geo)
+    splits = _jobs(min(geo.C // width, max(1, SPLIT // blocks)), geo)
     room = scratch(pixels * -(-geo.K // blocks), x.dtype)
     run(
-        _backward_weight, blocks * splits, tools(x.dtype), dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width, blocks,
-        *gemm.bits(mask), room, dw.reshape(-1), db,
+        _backward_weight, blocks * splits, tools(x.dtype), dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width,
+        blocks, *gemm.bits(mask), room, dw.reshape(-1), db,
     )  # fmt: skip
     return dw, db.astype(x.dtype)

@@ -57,7 +57,7 @@ def copy_masked_run(source, source_start, mask, bit, masked, target, target_star
 
 @callee
 def finish_rows(total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, count):
-    """y = total + bias for `rows` runs of `count` channels; with `relu`, max(., 0) and the bits of what it lets pass."""
+    """y = total + bias for `rows` runs of `count` channels; with `relu`, max(., 0) and the bits of what passes it."""
     lanes, whole = VECTOR_BYTES // y.itemsize, 0
     if bit % max(lanes, 8) == 0 and bit_row % 8 == 0:
         whole = count // lanes * lanes

@@ -1,15 +1,15 @@
 """Convolutions with more weights than pixels, tap by tap, the weights read once, where they lie.
 
 fc6 of an FCN over VGG16 has 103 million weights (411 MB) and, on a small image, a few dozen pixels: packing or
-transposing its weights would cost more than the arithmetic. Here each tap (r, s) of the window is a matrix product of its
-own, over just the pixels whose tap falls inside the image; on a 6 x 8 map that is 56 % of fc6's dense work.
+transposing its weights would cost more than the arithmetic. Here each tap (r, s) of the window is a matrix product of
+its own, over just the pixels whose tap falls inside the image; on a 6 x 8 map that is 56 % of fc6's dense work.
 
-    forward          y^T [K, pixels]  +=  w[:, r, s, :] [K, C]  x  x^T [C, pixels moved by (r, s)]     one job some K
-    backward input   dx [pixels, C]   +=  dy [pixels, K]  x  w[:, r, s, :] [K, C]                      one job some K: shares
-    backward weight  dw[:, r, s, :]    =  dy^T [K, pixels]  x  x [pixels moved by (r, s), C]           one job some K
+    forward          y^T [K, pixels]  +=  w[:, r, s, :] [K, C]  x  x^T [C, pixels moved by (r, s)]
+    backward input   dx [pixels, C]   +=  dy [pixels, K]  x  w[:, r, s, :] [K, C]
+    backward weight  dw[:, r, s, :]    =  dy^T [K, pixels]  x  x [pixels moved by (r, s), C]
 
-Weights are [K, R, S, C] in memory, so every job reads (or writes) one contiguous piece of them. The shares of the backward
-pass for the input are added in order.
+A job takes some K. Weights are [K, R, S, C] in memory, so every job reads (or writes) one contiguous piece of them. In
+the backward pass for the input a job makes a share of dx, and the shares are added in order.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from .vectors import VECTOR_BYTES, lanes_of
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
 FEW_WEIGHTS = 1 << 22  # up to so many are packed: it takes less time than patches of single pixels do
 SHARE = 64  # output channels of a job of the backward pass for the input
+ADDING = 8  # jobs that add its shares
+OUTPUTS = 24  # output channels of a job of the weight gradient
+SPLIT = 4  # jobs that a small forward pass is split into, if it has as many images
 
 
 def supports(geo, dtype) -> bool:
@@ -52,22 +55,25 @@ def _rectangles(geo) -> np.ndarray:
 
 
 def _window(geo) -> tuple[int, ...]:
-    """(H, W, P, Q, S, stride, padding, dilation), what the kernels need to place a tap."""
-    return (geo.H, geo.W, geo.P, geo.Q, geo.S, *geo.stride, *geo.padding, *geo.dilation)
+    """(H, W, P, Q, stride, padding, dilation, S), what the kernels need to place a tap."""
+    return (geo.H, geo.W, geo.P, geo.Q, *geo.stride, *geo.padding, *geo.dilation, geo.S)
 
 
 @njit(cache=True, nogil=True)
 def _met(window, tap, p, q):
     """(h, w) of the input pixel that the tap of the output pixel (p, q) meets."""
-    _, _, _, _, S, sh, sw, ph, pw, dh, dw = window
+    _, _, _, _, sh, sw, ph, pw, dh, dw, S = window
     r, s = divmod(tap, S)
     return p * sh - ph + r * dh, q * sw - pw + s * dw
 
 
 @njit(cache=True, nogil=True)
 def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches):
-    """patches[starts[tap] + c wide[tap] + j] = x at the j-th pixel of the tap's rectangle; zeros up to wide. One job a tap."""
-    H, W = window[0], window[1]
+    """patches[starts[tap] + c wide[tap] + j] = x at the j-th pixel of the tap's rectangle; zeros up to wide.
+
+    One job a tap.
+    """
+    H, W, _, _, _, sw = window[:6]
     for tap in jobs(team):
         p0, p1, q0, q1 = rectangles[tap]
         for c in range(C):
@@ -79,7 +85,7 @@ def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches
                     place = ((n * H + h) * W + w) * C + c
                     for _ in range(q0, q1):
                         patches[j] = x[place]
-                        place += C * window[6]
+                        place += C * sw
                         j += 1
             while j < end:
                 patches[j] = 0
@@ -88,20 +94,18 @@ def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches
 
 @njit(cache=True, nogil=True)
 def _forward(
-    team, tools, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, scratch, bias, relu, y, mask, mask_row
+    team, tools, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, room,
+    bias, relu, y, mask, mask_row,
 ):  # fmt: skip
-    """One job a block of output channels."""
-    own = scratch[member(team)]
-    P, Q, taps = window[2], window[3], len(rectangles)
-    pixels, widest = N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
+    """y [pixels, K], all taps' products added up. One job a block of output channels."""
+    own = room[member(team)]
+    P, Q = window[2:4]
+    taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         k0, k1 = 8 * (job * (K // 8) // blocks), K if job == blocks - 1 else 8 * ((job + 1) * (K // 8) // blocks)
         count = k1 - k0
-        total, part, line = (
-            own[: count * pixels],
-            own[count * pixels : count * (pixels + most)],
-            own[len(own) - count :],
-        )
+        total, part = own[: count * pixels], own[count * pixels : count * (pixels + most)]
+        line = own[len(own) - count :]
         total[:] = 0
         for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
@@ -110,8 +114,8 @@ def _forward(
             while column < width:
                 panel = min(width - column, widest)
                 product(
-                    tools, count, panel, w, (k0 * taps + tap) * C, taps * C, 1, 0, patches, starts[tap] + column, width, 0,
-                    part, column, width, C, 1, 0,
+                    tools, count, panel, w, (k0 * taps + tap) * C, taps * C, 1, 0,
+                    patches, starts[tap] + column, width, 0, part, column, width, C, 1, STORE,
                 )  # fmt: skip
                 column += panel
             if width == 0:
@@ -132,7 +136,7 @@ def _forward(
 def _forward_packed(team, tools, x, N, C, K, window, rectangles, blocks, panels, room, bias, relu, y, mask, mask_row):
     """One job a panel of output channels and a block of images: each tap's product is added where its pixels lie."""
     own = room[member(team)]
-    H, W, P, Q = window[:4]
+    H, W, P, Q, _, sw = window[:6]
     width, flat = panels.shape[2], panels.reshape(-1)
     for job in jobs(team):
         panel, block = divmod(job, blocks)
@@ -144,7 +148,7 @@ def _forward_packed(team, tools, x, N, C, K, window, rectangles, blocks, panels,
                 for p in range(p0, p1):
                     h, first = _met(window, tap, p, q0)
                     product(
-                        tools, q1 - q0, width, x, ((n * H + h) * W + first) * C, C * window[6], 1, 0,
+                        tools, q1 - q0, width, x, ((n * H + h) * W + first) * C, C * sw, 1, 0,
                         flat, (panel * len(rectangles) + tap) * C * width, width, 0,
                         own, (((n - n0) * P + p) * Q + q0) * width, width, C, 1, ADD,
                     )  # fmt: skip
@@ -161,9 +165,10 @@ def forward_weights(geo, w):
 
 
 def _forward_few(geo, x, panels, bias, relu):
+    """(y [N, P, Q, K], mask of its ReLU or None) with packed weights."""
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
-    blocks = max(1, min(geo.N, 4 // len(panels)))
+    blocks = max(1, min(geo.N, SPLIT // len(panels)))
     room = scratch(-(-geo.N // blocks) * geo.P * geo.Q * panels.shape[2], x.dtype)
     out_bits, out_row, _ = bits(mask)
     run(
@@ -193,8 +198,8 @@ def forward(geo, x, w, bias, relu):
     room = scratch(largest * (pixels + most + 1), x.dtype)
     out_bits, out_row, _ = bits(mask)
     run(
-        _forward, blocks, tools(x.dtype), w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most, patches, blocks,
-        room, bias, int(relu), y.reshape(-1), out_bits, out_row,
+        _forward, blocks, tools(x.dtype), w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most,
+        patches, blocks, room, bias, int(relu), y.reshape(-1), out_bits, out_row,
     )  # fmt: skip
     return y, mask
 
@@ -213,12 +218,12 @@ def _backward_input(
 ):  # fmt: skip
     """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share.
 
-    The weights of `group` neighbouring taps are brought into the cache together, as panels: memory is fast at long reads,
-    and whole rows of them would share a few sets of the first-level cache.
+    The weights of `group` neighbouring taps are brought into the cache together, as panels: memory is fast at long
+    reads, and whole rows of them would share a few sets of the first-level cache.
     """
     own = room[member(team)]
     weights, block = own[:weights_size], own[weights_size:]
-    H, W, P, Q = window[:4]
+    H, W, P, Q, _, sw = window[:6]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         k0, k1 = share(team, job, K)
@@ -245,8 +250,8 @@ def _backward_input(
                             h, first = _met(window, tap, p, q0)
                             product(
                                 tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0,
-                                weights, start, widest, 0, part, ((n * H + h) * W + first) * C + column, C * window[6],
-                                count, 1, ADD,
+                                weights, start, widest, 0,
+                                part, ((n * H + h) * W + first) * C + column, C * sw, count, 1, ADD,
                             )  # fmt: skip
                     column += panel
 
@@ -279,15 +284,15 @@ def backward_input(geo, dy, mask, w):
         _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
         _rectangles(geo), *bits(mask), group, room, weights_size, parts,
     )  # fmt: skip
-    run(_add_parts, 8, parts, dx.reshape(-1))
+    run(_add_parts, ADDING, parts, dx.reshape(-1))
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, scratch, dw, db):
-    """One job a block of output channels."""
-    own = scratch[member(team)]
-    H, W, P, Q = window[:4]
+def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, room, dw, db):
+    """dw [K, R, S, C] and db [K], the sums of dy. One job a block of output channels."""
+    own = room[member(team)]
+    H, W, P, Q, sh, sw = window[:6]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // x.itemsize
     first_mode = STREAM if N == 1 else STORE
     for job in jobs(team):
@@ -310,7 +315,7 @@ def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask
                         h, first = _met(window, tap, p0, q0)
                         product(
                             tools, count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
-                            x, ((n * H + h) * W + first) * C + column, C * window[6], W * C * window[5],
+                            x, ((n * H + h) * W + first) * C + column, C * sw, W * C * sh,
                             dw, place, taps * C, q1 - q0, p1 - p0, ADD if n else first_mode,
                         )  # fmt: skip
                 column += panel
@@ -318,11 +323,11 @@ def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // 24))
+    pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // OUTPUTS))
     dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), np.empty(geo.K)
     room = scratch(-(-geo.K // blocks) * pixels, x.dtype)
     run(
-        _backward_weight, blocks, tools(x.dtype), dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo), _rectangles(geo),
-        *bits(mask), room, dw.reshape(-1), db,
+        _backward_weight, blocks, tools(x.dtype), dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
+        _rectangles(geo), *bits(mask), room, dw.reshape(-1), db,
     )  # fmt: skip
     return dw, db.astype(x.dtype)

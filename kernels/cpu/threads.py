@@ -28,7 +28,7 @@ from .. import memory
 from ..settings import settings
 
 # A team is an int64 array; each of its counters has a cache line of its own.
-NEXT, DONE, MEMBERS, JOBS = 0, 8, 16, 24
+NEXT, DONE, MEMBERS, JOBS, LENGTH = 0, 8, 16, 24, 32
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
 # Elements that are worth a job of their own in a kernel bound by memory: handing one over costs about 10 us.
 GRAIN = 1 << 15
@@ -185,7 +185,7 @@ def run(kernel: Callable, count: int, *arguments: Any) -> None:
     if count < 1:
         return
     arguments = tuple(memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments)
-    team = np.zeros(32, np.int64)
+    team = np.zeros(LENGTH, np.int64)
     team[JOBS] = count
     helpers = min(settings.threads, count) - 1
     if helpers < 1:

@@ -79,10 +79,12 @@ def _offsets(v: Vectors, size: int, row, column) -> list[list[Any]]:
 
 
 def _load_grid(v: Vectors, pointer, offsets) -> list[list[Any]]:
+    """The vectors at `offsets` from `pointer`."""
     return [[v.load(pointer, offset) for offset in line] for line in offsets]
 
 
 def _store_grid(v: Vectors, grid, pointer, offsets) -> None:
+    """The vectors of `grid` to `offsets` from `pointer`."""
     for values, line in zip(grid, offsets, strict=True):
         for value, offset in zip(values, line, strict=True):
             v.store(value, pointer, offset)
@@ -91,7 +93,7 @@ def _store_grid(v: Vectors, grid, pointer, offsets) -> None:
 def _matrices() -> dict[int, tuple[winograd.Matrix, bool]]:
     """{kind + m: (L, whether the source is masked)} of all transforms but the output's."""
     found = {}
-    for m in (2, 4):
+    for m in winograd.POINTS:
         _, filters, inputs = winograd.forward(m)
         back_output, back_filters, _ = winograd.backward_weight(m)
         found |= {
@@ -108,6 +110,7 @@ INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds o
 def _emit_transform(
     v, program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
 ):  # fmt: skip
+    """The code of `transform`: one branch a program."""
     builder = v.builder
     after = builder.append_basic_block("transformed")
     choice = builder.switch(program, after)
@@ -122,7 +125,7 @@ def _emit_transform(
                 for j, offset in enumerate(bits):
                     passes = v.load_mask(mask, builder.add(bit, offset))
                     values[j] = builder.select(passes, values[j], v.zero)
-        if number % MASKED // 10 * 10 == GRADIENT:
+        if number % MASKED - GRADIENT in winograd.POINTS:
             total = v.load(sums, v.index(0))
             for value in itertools.chain(*grid):
                 total = builder.fadd(total, value)
@@ -136,14 +139,15 @@ _transform_code = code(_emit_transform)
 
 
 def _transform(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums):
+    """The C function behind `transform`."""
     _transform_code(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums)
 
 
-# transform(tools, program, source, start, s_row, s_column, mask, 0, bit, bit_row, bit_column, target, start, t_row, t_column,
-#           sums, start)
+# transform(tools, program, source, start, s_row, s_column, mask, 0, bit, bit_row, bit_column,
+#           target, start, t_row, t_column, sums, start)
 #
-# target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0 wherever
-# its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
+# target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0
+# wherever its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
 transform = outlined(_transform, "nannmnnnanna")
 
 
@@ -161,11 +165,12 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
 def _emit_output(
     v, tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
 ):  # fmt: skip
+    """The code of `transform_output`: one branch a size of tile."""
     builder = v.builder
     added, with_relu = v.load(bias, v.index(0)), builder.icmp_signed("!=", relu, v.index(0))
     after = builder.append_basic_block("transformed")
     choice = builder.switch(tile, after)
-    for size in (2, 4):
+    for size in winograd.POINTS:
         block = builder.append_basic_block(f"tile{size}")
         choice.add_case(v.index(size), block)
         builder.position_at_end(block)
@@ -186,6 +191,7 @@ _output_code = code(_emit_output)
 
 
 def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column):
+    """The C function behind `transform_output`."""
     _output_code(
         tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
     )
@@ -328,6 +334,7 @@ def clear_vector(typingctx, target, t_start):
 
 
 def _emit_transpose(v, source, s_row, target, t_row) -> None:
+    """The code of `transpose`."""
     builder = v.builder
     rows = [v.load(source, builder.mul(v.index(i), s_row)) for i in range(v.lanes)]
 
@@ -353,6 +360,7 @@ _transpose_code = code(_emit_transpose)
 
 
 def _transpose(source, s_row, target, t_row):
+    """The C function behind `transpose`."""
     _transpose_code(source, s_row, target, t_row)
 
 

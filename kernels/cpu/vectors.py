@@ -58,6 +58,7 @@ class Vectors:
         return ir.Constant(self.vector, [ir.Constant(self.element, float(value))] * self.lanes)
 
     def index(self, value: int) -> ir.Constant:
+        """`value` as an index or a count."""
         return ir.Constant(self.context.get_value_type(numba.types.intp), value)
 
     def at(self, array, array_type, start):
@@ -66,12 +67,15 @@ class Vectors:
         return self.builder.gep(data, [start])
 
     def _vector_at(self, pointer, offset):
+        """A pointer to the vector that starts `offset` elements after `pointer`."""
         return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.vector.as_pointer())
 
     def load(self, pointer, offset):
+        """The vector `offset` elements after `pointer`, at any alignment."""
         return self.builder.load(self._vector_at(pointer, offset), align=self.align)
 
     def store(self, value, pointer, offset) -> None:
+        """The vector `value` to the place `offset` elements after `pointer`, at any alignment."""
         self.builder.store(value, self._vector_at(pointer, offset), align=self.align)
 
     def stream(self, value, pointer, offset) -> None:
@@ -120,8 +124,10 @@ class Vectors:
         return self.builder.icmp_signed("<", lanes, limit)
 
     def _masked(self, operation: str, result, arguments):
+        """A call of LLVM's masked load or store."""
         function = ir.FunctionType(result, [argument.type for argument in arguments])
-        name = f"llvm.masked.{operation}.v{self.lanes}{self.element.intrinsic_name}.p0v{self.lanes}{self.element.intrinsic_name}"
+        kind = f"v{self.lanes}{self.element.intrinsic_name}"
+        name = f"llvm.masked.{operation}.{kind}.p0{kind}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
 
     def load_part(self, pointer, offset, active):

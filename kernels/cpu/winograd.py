@@ -6,13 +6,15 @@ The output is cut into tiles of m x m pixels, m = 2 or 4. With n = m + 2, an n x
     backward input   the same on dy, with the weights turned by 180 degrees and C, K exchanged
     backward weight  V as above,   Q = G' dy G'^T,   S[e] = Q[e]^T V[e] (summed over tiles),         dw = A'^T S A'
 
-so n^2 matrix products do 2.25 (m = 2) or 4 (m = 4) times fewer multiplications than the window's nine taps. One lane is one
-channel in every transform (`tiles.py`); the products run in `microkernel.product`, which reads V, U, Q where they lie.
+so n^2 matrix products do 2.25 (m = 2) or 4 (m = 4) times fewer multiplications than the window's nine taps. One lane is
+one channel in every transform (`tiles.py`); the products run in `microkernel.product`, which reads V, U, Q where they
+lie.
 
-Where V of a block of tiles fits the cache, one job transforms a block, multiplies it with all of U and transforms it back.
-With many channels it does not, and U is much larger than V: then V is made first, for all tiles, and a job takes a block of
-tiles and one panel of output channels, so that each panel of U is read once. The sums over tiles are made in groups of
-a fixed number of tiles, added in order: the same bits for any number of threads, and a smaller error than one long chain.
+Where V of a block of tiles fits the cache, one job transforms a block, multiplies it with all of U and transforms it
+back. With many channels it does not, and U is much larger than V: then V is made first, for all tiles, and a job takes
+a block of tiles and one panel of output channels, so that each panel of U is read once. The sums over tiles are made in
+groups of a fixed number of tiles, added in order: the same bits for any number of threads, and a smaller error than one
+long chain.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numba import njit
 from .. import memory
 from ..settings import settings
 from .callee import callee
+from .gemm import NO_MASK
 from .microkernel import panel_width, product
 from .outline import tools
 from .threads import jobs, member, run, scratch, share
@@ -41,11 +44,15 @@ from .tiles import (
 from .vectors import VECTOR_BYTES, lanes_of
 
 CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and M may take
-GROUP = 8 * 1024 * 1024  # bytes of V and Q that a group of the weight gradient may take
-LEAST = 16  # tiles of a block of that kind: with fewer, U is read too often
+LEAST_TILES = 16  # of a block of that kind: with fewer, U is read too often
+LEAST_BLOCKS = 4  # of that kind
 TILES = 64  # of a block at most
-CHANNELS = 48  # output channels of a job of the weight gradient
-NO_MASK = np.zeros(1, np.uint8)
+GROUP = 8 * 1024 * 1024  # bytes of V and Q that a group of the weight gradient may take
+OUTPUTS = 48  # output channels of a job of the weight gradient
+SPLIT = 8  # jobs that it is split into if each then has at least
+LEAST_OUTPUTS = 16  # output channels
+TILE_JOBS = 16  # at most, where tiles are only transformed
+WEIGHT_JOBS = 64  # at most, where weights are turned and transformed
 FORWARD, TURNED = 1, 2  # how a job transforms the weights of its panel
 
 
@@ -68,24 +75,9 @@ def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, targ
         if inside:
             program = kind + m + (MASKED if masked else 0)
             transform(
-                tools,
-                program,
-                source,
-                place,
-                row,
-                column,
-                mask,
-                0,
-                place,
-                row,
-                column,
-                target,
-                there,
-                across,
-                step,
-                sums,
-                c,
-            )
+                tools, program, source, place, row, column, mask, 0, place, row, column,
+                target, there, across, step, sums, c,
+            )  # fmt: skip
         else:
             for i in range(size):
                 for j in range(size):
@@ -95,8 +87,9 @@ def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, targ
                     else:
                         clear_vector(buffer, spot)
             transform(
-                tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0, target, there, across, step, sums, c
-            )
+                tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0,
+                target, there, across, step, sums, c,
+            )  # fmt: skip
 
 
 @callee
@@ -115,16 +108,19 @@ def _transform_block(
 
 @callee
 def _multiply_panel(
-    tools, m, v, v_start, v_step, C, u, panel, k0, width, first, count, rows, columns, scratch, bias, relu, y, shape, y_mask
+    tools, m, v, v_start, v_step, C, u, panel, k0, width, first, count, rows, columns, own, bias, relu, y, shape, y_mask
 ):  # fmt: skip
-    """y of `count` tiles from `first` on, for the output channels from k0 on: M = V U, panel `panel` of u, then A^T M A."""
+    """y of `count` tiles from `first` on, for the output channels from k0 on.
+
+    M = V U, with panel `panel` of u, goes to `own`; then A^T M A.
+    """
     _, P, Q, K = shape
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
     for e in range(elements):
         product(
             tools, count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
-            scratch, e * step, width, C, 1, 0,
+            own, e * step, width, C, 1, 0,
         )  # fmt: skip
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
@@ -133,7 +129,7 @@ def _multiply_panel(
         place = ((n * P + p) * Q + q) * K + k0
         for k in range(0, width, lanes):
             transform_output(
-                tools, m, scratch, i * width + k, across * step, step, bias, k0 + k, relu,
+                tools, m, own, i * width + k, across * step, step, bias, k0 + k, relu,
                 y, place + k, Q * K, K, P - p, Q - q, y_mask, 0, place + k, Q * K, K,
             )  # fmt: skip
 
@@ -159,49 +155,38 @@ def _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width):
     for k in range(first, last):
         place, step = (k * 9 + 8) * C + c, K * width
         transform(
-            tools, FILTER + m, w, place, -3 * C, -C, NO_MASK, 0, 0, 0, 0, u, start + k * width, (m + 2) * step, step, w, 0
+            tools, FILTER + m, w, place, -3 * C, -C, NO_MASK, 0, 0, 0, 0,
+            u, start + k * width, (m + 2) * step, step, w, 0,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def _by_blocks(
-    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, scratch, v_size, bias, relu, y, y_shape, y_mask
+    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, room, v_size,
+    bias, relu, y, y_shape, y_mask,
 ):  # fmt: skip
-    """One job a block of tiles: transform, multiply with all panels, transform back."""
-    own = scratch[member(team)]
+    """Writes y. One job a block of tiles: transform, multiply with all panels, transform back."""
+    own = room[member(team)]
     C, lanes, panels = shape[3], VECTOR_BYTES // y.itemsize, y_shape[3] // width
     for job in jobs(team):
         first, last = share(team, job, tiles)
         count = last - first
         step = count * C + lanes
         _transform_block(
-            tools,
-            INPUT,
-            m,
-            source,
-            shape,
-            mask,
-            masked,
-            rows,
-            columns,
-            padding,
-            first,
-            count,
-            own,
-            step,
-            own,
-            own[v_size:],
-        )
+            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding,
+            first, count, own, step, own, own[v_size:],
+        )  # fmt: skip
         for panel in range(panels):
             _multiply_panel(
-                tools, m, own, 0, step, C, u, panel, panel * width, width, first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask
+                tools, m, own, 0, step, C, u, panel, panel * width, width, first, count, rows, columns, own[v_size:],
+                bias, relu, y, y_shape, y_mask,
             )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, scratch):
+def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, room):
     """V of all tiles: element e of tile t at v[e step + t C]."""
-    own = scratch[member(team)]
+    own = room[member(team)]
     for job in jobs(team):
         first, last = share(team, job, tiles)
         _transform_block(
@@ -212,13 +197,13 @@ def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding,
 
 @njit(cache=True, nogil=True)
 def _by_panels(
-    team, tools, m, v, step, C, blocks, tiles, u, raw, width, rows, columns, scratch, m_size, bias, relu, y, shape, y_mask
+    team, tools, m, v, step, C, blocks, tiles, u, raw, width, rows, columns, room, m_size, bias, relu, y, shape, y_mask
 ):  # fmt: skip
-    """One job a panel of output channels and a block of tiles.
+    """Writes y, from V. One job a panel of output channels and a block of tiles.
 
     `raw` FORWARD or TURNED: u holds the weights as they are, and a job transforms those of its own panel first.
     """
-    own = scratch[member(team)]
+    own = room[member(team)]
     K, lanes = shape[3], VECTOR_BYTES // y.itemsize
     own_u, square = own[m_size:], own[len(own) - (m + 2) ** 2 * lanes * lanes :]
     for job in jobs(team):
@@ -230,8 +215,8 @@ def _by_panels(
             else:
                 _transform_inputs(tools, m, u, K, 0, C, panel * width + j, own_u, j, C, width)
         _multiply_panel(
-            tools, m, v, first * C, step, C, own_u if raw else u, 0 if raw else panel, panel * width, width, first, last - first,
-            rows, columns, own, bias, relu, y, shape, y_mask,
+            tools, m, v, first * C, step, C, own_u if raw else u, 0 if raw else panel, panel * width, width,
+            first, last - first, rows, columns, own, bias, relu, y, shape, y_mask,
         )  # fmt: skip
 
 
@@ -248,8 +233,8 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
     where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
-    if tiles >= 64 and CACHE // a_tile >= LEAST:
-        blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), 4)
+    if tiles >= TILES and CACHE // a_tile >= LEAST_TILES:
+        blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), LEAST_BLOCKS)
         blocks += blocks % 2
         count = -(-tiles // blocks)
         v_size = elements * (count * C + lanes)
@@ -258,8 +243,8 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     else:
         step = tiles * C + lanes
         v = memory.empty((elements * step,), dtype)
-        buffers = scratch(elements * lanes, dtype)
-        run(_inputs, min(tiles, 16), tools(dtype), m, *flat, *where, tiles, v, step, buffers)
+        room = scratch(elements * lanes, dtype)
+        run(_inputs, min(tiles, TILE_JOBS), tools(dtype), m, *flat, *where, tiles, v, step, room)
         blocks, raw = -(-tiles // TILES), (TURNED if turned else FORWARD) if u.ndim == 4 else 0
         m_size = elements * (-(-tiles // blocks) * width + lanes)
         room = scratch(m_size + (elements * (C * width + lanes * lanes) if raw else 0), dtype)
@@ -274,9 +259,9 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
 
 
 @njit(cache=True, nogil=True)
-def _forward_weights(team, tools, m, w, K, C, u, width, scratch):
+def _forward_weights(team, tools, m, w, C, u, width, room):
     """u[panel, e, c, j] = (G w G^T)[e] of output channel panel width + j; w [K, 3, 3, C] flat."""
-    own = scratch[member(team)]
+    own = room[member(team)]
     lanes = VECTOR_BYTES // w.itemsize
     for job in jobs(team):
         panel, j = divmod(job * lanes, width)
@@ -303,10 +288,10 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
     width, lanes = panel_width(outputs, w.dtype), lanes_of(w.dtype)
     u = memory.empty(((m + 2) ** 2 * outputs * inputs,), w.dtype)
     if turned:
-        run(_backward_weights, min(K, 64), tools(w.dtype), m, w.reshape(-1), K, C, u, width)
+        run(_backward_weights, min(K, WEIGHT_JOBS), tools(w.dtype), m, w.reshape(-1), K, C, u, width)
     else:
         room = scratch((m + 2) ** 2 * lanes * lanes, w.dtype)
-        run(_forward_weights, K // lanes, tools(w.dtype), m, w.reshape(-1), K, C, u, width, room)
+        run(_forward_weights, K // lanes, tools(w.dtype), m, w.reshape(-1), C, u, width, room)
     return u
 
 
@@ -315,10 +300,11 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _inputs_and_gradients(
-    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, v, v_step, q, q_step, sums, scratch
+    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles,
+    v, v_step, q, q_step, sums, room,
 ):  # fmt: skip
     """V and Q of `tiles` tiles from `first` on; sums[job] += the sums of dy over each job's tiles."""
-    own = scratch[member(team)]
+    own = room[member(team)]
     for job in jobs(team):
         start, end = share(team, job, tiles)
         C, K = x_shape[3], dy_shape[3]
@@ -354,24 +340,9 @@ def _filter_gradients(team, tools, m, v, v_step, q, q_step, tiles, C, K, width, 
                 for c in range(0, width, lanes):
                     start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
                     transform(
-                        tools,
-                        FILTER_GRADIENT + m,
-                        own,
-                        start,
-                        across * s_step,
-                        s_step,
-                        NO_MASK,
-                        0,
-                        0,
-                        0,
-                        0,
-                        dw,
-                        place,
-                        3 * C,
-                        C,
-                        dw,
-                        0,
-                    )
+                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, 0,
+                        dw, place, 3 * C, C, dw, 0,
+                    )  # fmt: skip
 
 
 def _backward_weight(m, dy, mask, x, padding):
@@ -383,20 +354,20 @@ def _backward_weight(m, dy, mask, x, padding):
     largest = -(-tiles // groups)
     v_step, q_step = largest * C + lanes, largest * K + lanes
     v, q = memory.empty((elements * v_step,), dtype), memory.empty((elements * q_step,), dtype)
-    blocks = max(-(-K // CHANNELS), min(-(-8 * width // C), K // 16))
+    blocks = max(-(-K // OUTPUTS), min(-(-SPLIT * width // C), K // LEAST_OUTPUTS))
     s_step = -(-K // blocks) * width + lanes
     work = blocks * (C // width)
     s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
-    buffers = scratch(elements * lanes, dtype)
+    room = scratch(elements * lanes, dtype)
     dw = memory.empty((K, 3, 3, C), dtype)
     flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
     bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    sums = np.zeros((groups, 16, K), dtype)
+    sums = np.zeros((groups, TILE_JOBS, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
-            _inputs_and_gradients, min(last - first, 16), tools(dtype), m, *flat, *bits, rows, columns, padding,
-            first, last - first, v, v_step, q, q_step, sums[group], buffers,
+            _inputs_and_gradients, min(last - first, TILE_JOBS), tools(dtype), m, *flat, *bits, rows, columns, padding,
+            first, last - first, v, v_step, q, q_step, sums[group], room,
         )  # fmt: skip
         run(
             _filter_gradients, work, tools(dtype), m, v, v_step, q, q_step, last - first, C, K, width, blocks,

@@ -54,7 +54,10 @@ def _on_threads(count: int, work: Callable[[int], None]) -> float:
 
 @functools.cache
 def _products() -> Callable:
-    """A compiled loop of products: (tools, a, b, c, width, count), c [ROWS, width] = a [ROWS, DEPTH] b [DEPTH, width]."""
+    """A compiled loop of products of (tools, a, b, c, width, count).
+
+    c [ROWS, width] = a [ROWS, DEPTH] b [DEPTH, width]
+    """
     from numba import njit
 
     from ..kernels.cpu.microkernel import product
