@@ -320,11 +320,9 @@ def network_like(shape):
 @pytest.mark.parametrize(("convolution", "limit"), [("fastest", 5e-6), ("exact", 1e-6)])
 def test_accuracy_in_float32(shape, convolution, limit):
     arrays = network_like(shape)
-    freeze(arrays[1])  # as in inference: then Winograd pays with few tiles too
     expected = by_blas(shape, *wide(*arrays))
     with settings.using(convolution=convolution):
-        taken = {choose(op, shape.geo, np.float32) for op in DIRECTIONS}
-        assert taken == ({"winograd4"} if convolution == "fastest" else {choose(DIRECTIONS[0], shape.geo, np.float32)})
+        assert (choose(shape.geo, np.float32) == "winograd4") == (convolution == "fastest")
         got = results(cpu, shape, *arrays)
     for key, array in got.items():
         assert relative(array, expected[key]) <= limit, key
@@ -489,48 +487,41 @@ FIRST = geo((1, 3, 64, 64), (64, 3, 3, 3), 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("shape", "constant", "forward_takes", "weight_takes"),
+    ("shape", "taken"),
     [
-        (VGG, True, "winograd4", "winograd4"),
-        (VGG, False, "winograd4", "winograd4"),
-        (SMALL_MAP, True, "winograd4", "winograd4"),
-        (SMALL_MAP, False, "taps", "winograd4"),
-        (FC6, True, "taps", "taps"),
-        (SCORE, True, "pointwise", "pointwise"),
-        (FIRST, True, "gemm", "gemm"),
-        (geo((1, 128, 56, 56), (128, 128, 3, 3), 2, 1), True, "gemm", "gemm"),
-        (geo((1, 128, 56, 56), (128, 128, 3, 3), 1, 2, 2), True, "gemm", "gemm"),
-        (geo((1, 128, 56, 56), (128, 64, 3, 3), 1, 1, 1, 2), True, "gemm", "gemm"),
-        (geo((1, 128, 56, 56), (128, 128, 3, 3), 1, 3), True, "gemm", "gemm"),
-        (geo((1, 120, 56, 56), (132, 120, 3, 3), 1, 1), True, "gemm", "gemm"),
-        (geo((0, 128, 56, 56), (128, 128, 3, 3), 1, 1), True, "gemm", "gemm"),
+        (VGG, "winograd4"),
+        (SMALL_MAP, "winograd4"),
+        (FC6, "taps"),
+        (SCORE, "pointwise"),
+        (FIRST, "gemm"),
+        (geo((1, 128, 56, 56), (128, 128, 3, 3), 2, 1), "gemm"),
+        (geo((1, 128, 56, 56), (128, 128, 3, 3), 1, 2, 2), "gemm"),
+        (geo((1, 128, 56, 56), (128, 64, 3, 3), 1, 1, 1, 2), "gemm"),
+        (geo((1, 128, 56, 56), (128, 128, 3, 3), 1, 3), "gemm"),
+        (geo((1, 120, 56, 56), (132, 120, 3, 3), 1, 1), "gemm"),
+        (geo((0, 128, 56, 56), (128, 128, 3, 3), 1, 1), "gemm"),
     ],
 )
-def test_the_choice_of_a_rung(shape, constant, forward_takes, weight_takes):
+def test_the_choice_of_a_rung(shape, taken):
     with settings.using(convolution="fastest"):
-        for op in DIRECTIONS[:2]:
-            assert choose(op, shape, np.float32, constant) == forward_takes
-        assert choose(DIRECTIONS[2], shape, np.float32, constant) == weight_takes
+        assert choose(shape, np.float32) == taken
 
 
 def test_the_choice_can_be_overridden():
-    def chosen(shape):
-        return {choose(op, shape, np.float32, constant) for op in DIRECTIONS for constant in (True, False)}
-
     with settings.using(convolution="exact"):
-        assert chosen(VGG) == {"gemm"}
-        assert chosen(SCORE) == {"pointwise"}
-        assert chosen(FC6) == chosen(SMALL_MAP) == {"taps"}
+        assert choose(VGG, np.float32) == "gemm"
+        assert choose(SCORE, np.float32) == "pointwise"
+        assert choose(FC6, np.float32) == choose(SMALL_MAP, np.float32) == "taps"
     for name in RUNGS:
         with settings.using(convolution=name):
-            assert chosen(VGG) == {name if RUNGS[name].supports(VGG, np.float32) else "gemm"}
-            assert chosen(FIRST) == {name if name in ("direct", "gemm") else "gemm"}
+            assert choose(VGG, np.float32) == (name if RUNGS[name].supports(VGG, np.float32) else "gemm")
+            assert choose(FIRST, np.float32) == (name if name in ("direct", "gemm") else "gemm")
 
 
 def test_the_environment_chooses_too():
     code = (
         "import numpy as np; from minifcn.kernels import geometry; from minifcn.kernels.cpu.ladder import choose;"
-        "print(choose('conv2d_forward', geometry.conv2d((1, 64, 99, 99), (64, 64, 3, 3)), np.float32))"
+        "print(choose(geometry.conv2d((1, 64, 99, 99), (64, 64, 3, 3)), np.float32))"
     )
     for wanted, rung_name in (("exact", "gemm"), ("winograd2", "winograd2"), ("", "winograd4")):
         found = subprocess.run(
