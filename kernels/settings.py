@@ -40,11 +40,13 @@ class Settings:
     NAMES = ("threads", "convolution")
 
     def __init__(self) -> None:
-        self.threads = os.environ.get("MINIFCN_THREADS") or _cores()
-        self.convolution = os.environ.get("MINIFCN_CONVOLUTION") or "fastest"
+        self._threads: int | None = None  # the environment is read when it is first asked for: an import must not fail
+        self._convolution: str | None = None
 
     @property
     def threads(self) -> int:
+        if self._threads is None:
+            self.threads = os.environ.get("MINIFCN_THREADS") or _cores()
         return self._threads
 
     @threads.setter
@@ -55,6 +57,8 @@ class Settings:
 
     @property
     def convolution(self) -> str:
+        if self._convolution is None:
+            self.convolution = os.environ.get("MINIFCN_CONVOLUTION") or "fastest"
         return self._convolution
 
     @convolution.setter

@@ -84,12 +84,14 @@ def test_the_environment(monkeypatch):
         ("MINIFCN_CONVOLUTION", "convolution (='many') must be one of fastest, exact, direct"),
     ],
 )
-def test_a_wrong_environment_is_refused(name, message):
+def test_a_wrong_environment_is_refused_in_a_sentence(name, message):
     found = subprocess.run(
-        [sys.executable, "-c", "import minifcn; minifcn.config"],
+        [sys.executable, "-m", "minifcn", "doctor"],
         env=os.environ | {name: "many"},
         capture_output=True,
         text=True,
     )
-    assert found.returncode != 0
+    assert found.returncode == 2
+    assert found.stderr.startswith("minifcn doctor: ")
     assert message in found.stderr
+    assert "Traceback" not in found.stderr

@@ -4,7 +4,7 @@
 
 The networks use nothing of minifcn but the numbers of `inputs`: their sizes are typed in (every layer pads by half its
 window, upsampled maps lose the surplus at the end). Both memory formats are offered, weights and activations alike. The
-optimiser is SGD as it comes, and the fused one in a tuned process (5 times faster on 103 million weights). Upsampling is
+optimiser is SGD as it comes, or the fused one in a tuned process (5 times faster on 103 million weights). Upsampling is
 the transposed convolution of the paper, in channels_last measured faster than `interpolate` with a zero border.
 """
 
