@@ -393,7 +393,11 @@ def transforms(monkeypatch):
     return calls
 
 
-X, W = (np.random.default_rng(0).standard_normal(shape).astype(np.float32) for shape in ((1, 16, 9, 9), (16, 16, 3, 3)))
+def rng_array(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+X, W = rng_array((1, 16, 40, 40)), rng_array((16, 16, 3, 3), 3)
 
 
 def forward(w, x=X):
@@ -404,10 +408,10 @@ def forward(w, x=X):
 def test_the_transform_of_a_constant_is_made_once_and_forgotten_with_it(transforms):
     before, w = len(constants._derived), W.copy()
     freeze(w)
-    first, second = forward(w), forward(w, X[:, :, :5])
+    first, second = forward(w), forward(w, X[:, :, :36])
     assert len(transforms) == 1
     assert len(constants._derived) == before + 1
-    np.testing.assert_array_equal(second[:, :, :4], first[:, :, :4])
+    np.testing.assert_array_equal(second[:, :, :32], first[:, :, :32])
     del w
     gc.collect()
     assert len(constants._derived) == before
@@ -419,6 +423,29 @@ def test_the_transform_of_a_weight_that_can_change_is_never_used_again(transform
     w *= 2
     np.testing.assert_array_equal(forward(w), 2 * first)
     assert len(transforms) == 2
+
+
+def test_with_few_tiles_a_job_transforms_its_own_weights(transforms):
+    w, few = W.copy(), X[:, :, :16, :16]
+    np.testing.assert_array_equal(forward(w, few)[:, :, :12, :12], forward(w)[:, :, :12, :12])
+    assert len(transforms) == 1  # that of the large image
+    freeze(w)
+    first = forward(w, few)
+    w.flags.writeable = True
+    w *= 2
+    np.testing.assert_array_equal(forward(w, few), 2 * first)
+    freeze(w)
+    np.testing.assert_array_equal(forward(w, few), 2 * first)
+    assert len(transforms) == 3
+
+
+@pytest.mark.parametrize("size", [(28, 36), (32, 32), (20, 52)])  # 63, 64 and 65 tiles of 4 x 4
+def test_around_the_number_of_tiles_for_which_a_job_makes_its_own_weights(size):
+    x, dy = (rng_array((1, 16, *size), seed) for seed in (1, 2))
+    with settings.using(convolution="winograd4"):
+        y, dx = cpu.conv2d_forward(x, W, None, 1, 1), cpu.conv2d_backward_input(dy, W, size, 1, 1)
+    assert relative(y, reference.conv2d_forward(x, W, None, 1, 1)) <= 5e-6
+    assert relative(dx, reference.conv2d_backward_input(dy, W, size, 1, 1)) <= 5e-6
 
 
 def test_a_read_only_view_of_a_weight_that_can_change_is_no_constant(transforms):

@@ -24,12 +24,14 @@ def is_constant(array: np.ndarray) -> bool:
     return True
 
 
+def forget(array: np.ndarray) -> None:
+    """Drop what was derived from `array`: it was a constant, and is one no longer."""
+    _derived.pop(id(array), None)
+
+
 def derived(array: np.ndarray, what: Hashable, make: Callable[[], Any]) -> Any:
-    """make(), or what it made before for this very `array`, which is a constant, under the name `what`."""
+    """make(), or what it made before for this very `array`, a constant, under the name `what`."""
     key = id(array)
-    if not is_constant(array):
-        _derived.pop(key, None)  # it was one before
-        return make()
     if key not in _derived:
         forget = _derived.pop  # by itself: when Python ends, modules are emptied before the last arrays go
         _derived[key] = (weakref.ref(array, lambda _: forget(key, None)), {})

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from .. import checks, geometry
-from .constants import derived, is_constant
+from .constants import derived, forget, is_constant
 from .ladder import DIRECTIONS, RUNGS, choose
 from .layout import channels_first, channels_last
 from .threads import jobs, run, share
@@ -32,8 +32,10 @@ def _forward(geo, name, x, w, b, relu):
 def _weights(geo, name, function, w):
     """The weights in the form that a rung wants; kept where they are constant."""
     rung = RUNGS[name]
-    if not is_constant(w) and hasattr(rung, "takes_weights_as_they_are") and rung.takes_weights_as_they_are(geo):
-        return channels_last(w)
+    if not is_constant(w):
+        forget(w)
+        as_they_are = getattr(rung, "takes_weights_as_they_are", lambda geo: False)
+        return channels_last(w) if as_they_are(geo) else getattr(rung, function)(geo, channels_last(w))
     # The padding decides which taps a phase of the backward pass has, a small image which phases there are.
     phases = min(geo.H, geo.stride[0]), min(geo.W, geo.stride[1])
     what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups, phases)

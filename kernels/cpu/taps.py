@@ -18,9 +18,9 @@ import numpy as np
 from numba import njit
 
 from .. import memory
-from . import gemm
 from .callee import callee
 from .gemm import bits
+from .gemm import forward_weights as packed
 from .microkernel import ADD, STORE, STREAM, VECTORS, product
 from .outline import tools
 from .runs import add_run, copy_masked_run, copy_run, finish_rows, sum_rows
@@ -30,7 +30,8 @@ from .vectors import VECTOR_BYTES, lanes_of
 
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
 FEW_WEIGHTS = 1 << 22  # up to so many are packed: it takes less time than patches of single pixels do
-SHARE = 64  # output channels of a job of the backward pass for the input
+SHARES = 8  # of the output channels, in the backward pass for the input
+BLOCK = 64  # output channels whose weights are in the cache together there, at most
 ADDING = 8  # jobs that add its shares
 OUTPUTS = 24  # output channels of a job of the weight gradient
 SPLIT = 4  # jobs that a small forward pass is split into, if it has as many images
@@ -161,7 +162,7 @@ def _forward_packed(team, tools, x, N, C, K, window, rectangles, blocks, panels,
 
 def forward_weights(geo, w):
     """Few weights are packed, as for `gemm`; many are used as they are."""
-    return gemm.forward_weights(geo, w)[0] if w.size <= FEW_WEIGHTS and geo.K % 8 == 0 else w
+    return packed(geo, w)[0] if w.size <= FEW_WEIGHTS and geo.K % 8 == 0 else w
 
 
 def _forward_few(geo, x, panels, bias, relu):
@@ -214,46 +215,48 @@ def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
 
 @njit(cache=True, nogil=True)
 def _backward_input(
-    team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, group, room, weights_size, parts
+    team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, most, group, room, weights_size, parts
 ):  # fmt: skip
     """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share.
 
-    The weights of `group` neighbouring taps are brought into the cache together, as panels: memory is fast at long
-    reads, and whole rows of them would share a few sets of the first-level cache.
+    The weights of `most` output channels and `group` neighbouring taps are brought into the cache together, as panels:
+    memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache.
     """
     own = room[member(team)]
     weights, block = own[:weights_size], own[weights_size:]
     H, W, P, Q, _, sw = window[:6]
-    taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
+    taps, pixels, lanes = len(rectangles), N * P * Q, VECTOR_BYTES // w.itemsize
+    widest = VECTORS * lanes
     for job in jobs(team):
-        k0, k1 = share(team, job, K)
-        count, part = k1 - k0, parts[job]
+        k0, end = share(team, job, K)
+        part = parts[job]
         part[:] = 0
-        _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block)
-        for first_tap in range(0, taps, group):
-            together = min(group, taps - first_tap)
-            pack_panels(
-                w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // (VECTOR_BYTES // w.itemsize)
-            )  # fmt: skip
-            for tap in range(first_tap, first_tap + together):
-                p0, p1, q0, q1 = rectangles[tap]
-                if p1 == p0 or q1 == q0:
-                    continue
-                column = 0
-                while column < C:
-                    # a panel may end where the next tap begins: panels count from the group's first tap
-                    offset = (tap - first_tap) * C + column
-                    panel = min(C - column, widest - offset % widest)
-                    start = offset // widest * widest * count + offset % widest
-                    for n in range(N):
-                        for p in range(p0, p1):
-                            h, first = _met(window, tap, p, q0)
-                            product(
-                                tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0,
-                                weights, start, widest, 0,
-                                part, ((n * H + h) * W + first) * C + column, C * sw, count, 1, ADD,
-                            )  # fmt: skip
-                    column += panel
+        while k0 < end:
+            count = min(most, end - k0)
+            _gather_block(dy, pixels, K, k0, k0 + count, mask, mask_row, masked, block)
+            for first_tap in range(0, taps, group):
+                together = min(group, taps - first_tap)
+                pack_panels(w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // lanes)
+                for tap in range(first_tap, first_tap + together):
+                    p0, p1, q0, q1 = rectangles[tap]
+                    if p1 == p0 or q1 == q0:
+                        continue
+                    column = 0
+                    while column < C:
+                        # a panel may end where the next tap begins: panels count from the group's first tap
+                        offset = (tap - first_tap) * C + column
+                        panel = min(C - column, widest - offset % widest)
+                        start = offset // widest * widest * count + offset % widest
+                        for n in range(N):
+                            for p in range(p0, p1):
+                                h, first = _met(window, tap, p, q0)
+                                product(
+                                    tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0,
+                                    weights, start, widest, 0,
+                                    part, ((n * H + h) * W + first) * C + column, C * sw, count, 1, ADD,
+                                )  # fmt: skip
+                        column += panel
+            k0 += count
 
 
 @njit(cache=True, nogil=True)
@@ -273,16 +276,16 @@ def backward_input_weights(geo, w):
 
 def backward_input(geo, dy, mask, w):
     """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
-    pixels, shares = geo.N * geo.P * geo.Q, max(1, -(-geo.K // SHARE))
-    most = -(-geo.K // shares)
-    group = max(1, min(geo.R * geo.S, WEIGHTS * 2 // (most * geo.C)))
+    pixels, shares = geo.N * geo.P * geo.Q, min(SHARES, geo.K)
+    most = max(1, min(BLOCK, 2 * WEIGHTS // geo.C))
+    group = max(1, min(geo.R * geo.S, 2 * WEIGHTS // (most * geo.C)))
     weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype))
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     parts = memory.empty((shares, memory.padded(dx.size, dy.dtype)), dy.dtype)
     room = scratch(weights_size + most * pixels, dy.dtype)
     run(
         _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
-        _rectangles(geo), *bits(mask), group, room, weights_size, parts,
+        _rectangles(geo), *bits(mask), most, group, room, weights_size, parts,
     )  # fmt: skip
     run(_add_parts, ADDING, parts, dx.reshape(-1))
     return dx

@@ -233,7 +233,7 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
     where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
-    if tiles >= TILES and CACHE // a_tile >= LEAST_TILES:
+    if tiles > TILES and CACHE // a_tile >= LEAST_TILES:
         blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), LEAST_BLOCKS)
         blocks += blocks % 2
         count = -(-tiles // blocks)
