@@ -223,7 +223,8 @@ def _by_panels(
 def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass.
 
-    u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not, for at most TILES tiles.
+    u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not: best for
+    at most TILES tiles, where no two jobs transform the same ones.
     """
     (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
@@ -233,7 +234,8 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
     where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
-    if tiles > TILES and CACHE // a_tile >= LEAST_TILES:
+    as_they_are = u.ndim == 4
+    if not as_they_are and tiles > TILES and CACHE // a_tile >= LEAST_TILES:
         blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), LEAST_BLOCKS)
         blocks += blocks % 2
         count = -(-tiles // blocks)
@@ -245,7 +247,7 @@ def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
         v = memory.empty((elements * step,), dtype)
         room = scratch(elements * lanes, dtype)
         run(_inputs, min(tiles, TILE_JOBS), tools(dtype), m, *flat, *where, tiles, v, step, room)
-        blocks, raw = -(-tiles // TILES), (TURNED if turned else FORWARD) if u.ndim == 4 else 0
+        blocks, raw = -(-tiles // TILES), (TURNED if turned else FORWARD) if as_they_are else 0
         m_size = elements * (-(-tiles // blocks) * width + lanes)
         room = scratch(m_size + (elements * (C * width + lanes * lanes) if raw else 0), dtype)
         run(
