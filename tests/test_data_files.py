@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from minifcn.data.files import FileError, label_mode, read_image, read_label, read_pair
+from minifcn.data.files import FileError, label_mode, read_image
+from minifcn.data.labels import LabelFormat, plain_codes, read_label, read_pair
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 RGB = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
@@ -58,9 +59,10 @@ def test_label_values_follow_the_rule(tmp_path_factory, values, data):
             read_label(path, classes, void)
         assert caught.value.pixel == bad[0]
         message = str(caught.value)
+        first, last = int(void == 0), classes - 1
         for part in (
             f"value {values[bad[0]]} at row {bad[0][0]}, column {bad[0][1]}",
-            f"0 .. {classes - 1}",
+            f"{first} .. {last} ({classes} classes)" if first < last else "allowed are 1 (2 classes)",
             str(path),
         ):
             assert part in message
@@ -139,4 +141,4 @@ def test_colour_labels_are_refused_with_their_colours(tmp_path):
 def test_sizes_must_agree(tmp_path):
     image, label = save(tmp_path / "image.png", RGB), save(tmp_path / "label.png", GREY.T.copy())
     with pytest.raises(FileError, match=r"label.png: the label is 4x3 \(HxW\) but its image .*image.png is 3x4"):
-        read_pair(image, label, 12)
+        read_pair(image, label, LabelFormat(plain_codes(12)))

@@ -81,8 +81,11 @@ def break_lists(text):
     [
         (lambda d: (d / "labels" / "03.png").unlink(), "images: 1 images without a label in .*labels: 03; pairs share"),
         (lambda d: (d / "images" / "03.png").unlink(), "labels: 1 labels without an image in .*images: 03"),
-        (lambda d: [p.unlink() for p in (d / "images").iterdir()], "images: no image files"),
-        (lambda d: (d / "labels").rename(d / "masks"), "no folder labels; a folder data set has images and labels"),
+        (lambda d: [p.unlink() for p in (d / "images").iterdir()], "images: no files"),
+        (
+            lambda d: (d / "labels").rename(d / "masks"),
+            "no folder labels or label; a folder data set has images and labels",
+        ),
         (lambda d: picture(d / "images" / "03.bmp"), "03.png: shares its stem with 03.bmp"),
         (lambda d: (d / "val.txt").write_text("01"), "train.txt: no such list"),
         (break_lists(b"01\n\n99\n"), "train.txt, line 3: '99' has no file in .*images"),
@@ -90,6 +93,10 @@ def break_lists(text):
         (break_lists(b"01\n\xff\xfe\n"), "train.txt, line 2: not UTF-8"),
         (break_lists(b"01\n01.png\n"), "line 2: '01.png' is listed twice"),
         (break_lists(b"\n"), "train.txt: the list is empty"),
+        (
+            lambda d: [(d / f"{s}.txt").write_text("02\n03.png") for s in ("train", "val")],
+            "train.txt, line 1: '02' .*val.txt, line 1 too",
+        ),
         (lambda d: (d / "classes.txt").write_text("a\na\n"), "classes.txt: class names a, a are not all different"),
         (lambda d: (d / "classes.txt").write_text("a\n"), "classes.txt: 1 classes; there must be 2 .. 255"),
         (lambda d: (d / "train").mkdir(), "train: no folder images"),
@@ -112,7 +119,7 @@ def test_folder_messages_about_masks_splits_and_small_sets(tmp_path, folder):
         open_dataset(f"folder:{folder}", "test")
     with pytest.raises(DataError, match="nowhere: no such folder"):
         open_dataset(f"folder:{tmp_path}/nowhere")
-    with pytest.raises(DataError, match="only scenes have a chosen size"):
+    with pytest.raises(DataError, match="only scenes, shapes and imagefolder have a chosen size"):
         open_dataset(f"folder:{folder}", size=(32, 32))
 
 

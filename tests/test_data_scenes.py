@@ -110,7 +110,7 @@ def test_open_dataset_parses_scenes():
         open_dataset("scenes", seed=5, size=(48, 40))[2].image, Scenes(seed=5, size=(48, 40))[2].image
     )
     for spec, message in [
-        ("scene", "unknown data set 'scene'; known are scenes, scenes:HxW, folder:DIR"),
+        ("scene", "unknown data set 'scene'; known are scenes\\[:HxW\\], shapes\\[:HxW\\], folder:DIR"),
         ("scenes:64", "written HxW"),
         ("scenes:8x8", "at least 32"),
         ("folder:", "names no folder"),

@@ -10,7 +10,7 @@ from importlib import metadata
 from rich.table import Table
 
 from .. import __version__
-from ..data import DatasetReport, inspect_dataset
+from ..data import KNOWN, DatasetReport, inspect_dataset
 from ..device import get_device, known_devices
 from .console import console
 
@@ -19,7 +19,7 @@ LIBRARIES = ("numpy", "numba", "llvmlite", "pillow", "safetensors", "matplotlib"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="data set to check: scenes[:HxW], folder:DIR, voc:DIR[@YEAR], camvid:DIR")
+    parser.add_argument("--data", help=f"data set to check: {KNOWN}")
     parser.add_argument("--classes", type=int, help="number of classes of a folder, where it cannot say so itself")
 
 
@@ -61,17 +61,18 @@ def _machine() -> Table:
 
 
 def _show(report: DatasetReport) -> None:
+    counted, labelled = ("pictures", "pictures") if report.task == "classify" else ("pairs", "pixels")
     for split in report.splits:
         sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in split.sizes.items())
         modes = ", ".join(f"{mode} ({count})" for mode, count in split.label_modes.items())
-        console.print(f"\n[bold]{split.split}[/bold]: {split.pairs} pairs; sizes {sizes}; labels {modes}")
+        console.print(f"\n[bold]{split.split}[/bold]: {split.pairs} {counted}; sizes {sizes}; labels {modes}")
         if split.mean is not None:
             mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (split.mean, split.std))
-            console.print(f"mean colour {mean}; contrast {std}; void {split.void_share:.1%} of all pixels")
+            console.print(f"mean colour {mean}; contrast {std}; void {split.void_share:.1%} of all {labelled}")
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("label", justify="right")
         table.add_column("class")
-        table.add_column("pixels", justify="right")
+        table.add_column(labelled, justify="right")
         table.add_column("share", justify="right")
         for value, count in sorted(split.histogram.items()):
             name = report.classes[value] if value < len(report.classes) else "void" if value == 255 else "not a class"

@@ -6,13 +6,18 @@
 
 from .augment import Augment
 from .dataset import IGNORE, Dataset, Sample
-from .files import FileError, read_image, read_label
-from .folders import PairDataset, class_names, open_camvid, open_folder, open_voc
+from .files import FileError, read_image
+from .folders import open_camvid, open_folder
+from .imagefolder import ImageFolder, open_image_folder
 from .inspect import DatasetReport, Problem, SplitReport, inspect_dataset
+from .labels import LabelFormat, read_label
 from .loader import Batch, Loader, Normalization
 from .open import KNOWN, open_dataset
+from .pairs import PairDataset, class_names
 from .palette import VOID_COLOUR, colourise, voc_palette
 from .scenes import Scenes
+from .shapes import Shapes
+from .voc import open_voc
 
 __all__ = [
     "IGNORE",
@@ -23,12 +28,15 @@ __all__ = [
     "Dataset",
     "DatasetReport",
     "FileError",
+    "ImageFolder",
+    "LabelFormat",
     "Loader",
     "Normalization",
     "PairDataset",
     "Problem",
     "Sample",
     "Scenes",
+    "Shapes",
     "SplitReport",
     "class_names",
     "colourise",
@@ -36,6 +44,7 @@ __all__ = [
     "open_camvid",
     "open_dataset",
     "open_folder",
+    "open_image_folder",
     "open_voc",
     "read_image",
     "read_label",

@@ -1,7 +1,7 @@
 """Random variation of training samples: scale, flip, crop and colour.
 
 Every geometric step moves image and label by the same map; only the filter differs (bilinear for the
-image, nearest for the label, since class numbers cannot be averaged).
+image, nearest for the label, since class numbers cannot be averaged). The one class of a whole picture stays.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Augment:
             raise DataError(f"jitter {self.jitter}: must be at least 0 and below 1")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        image, label = sample.image, sample.label
+        image, label = sample.image, sample.label if sample.dense else None
         factor = rng.uniform(*self.scale)
         mirrored = rng.random() < 0.5
         place = rng.random(2)
@@ -59,9 +59,8 @@ class Augment:
             )
         if self.jitter:
             image = _jitter(image, *colour)
-        return replace(
-            sample, image=np.ascontiguousarray(image), label=None if label is None else np.ascontiguousarray(label)
-        )
+        label = np.ascontiguousarray(label) if sample.dense else sample.label
+        return replace(sample, image=np.ascontiguousarray(image), label=label)
 
 
 def _resize(array: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:

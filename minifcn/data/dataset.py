@@ -14,22 +14,32 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture: image uint8 [H, W, 3] RGB, label uint8 [H, W] (None where there is none), name without suffix."""
+    """One picture: image uint8 [H, W, 3] RGB, label uint8 (None where there is none), name without suffix.
+
+    The label is [H, W], a class a pixel, or in classification [1, 1], one class for the whole picture.
+    """
 
     image: np.ndarray
     label: np.ndarray | None
     name: str
 
+    @property
+    def dense(self) -> bool:
+        """Whether the label has a class for every pixel, so that it must move and scale with the image."""
+        return self.label is not None and (self.label.shape != (1, 1) or self.image.shape[:2] == (1, 1))
+
 
 class Dataset(ABC):
     """A finite, indexable set of samples; reading an index twice gives the same sample.
 
-    classes: the C class names, palette: uint8 [C, 3] RGB, void: the label value that is left out.
+    classes: the C class names, palette: uint8 [C, 3] RGB, void: the label value that is left out,
+    task: "segment" where labels are [H, W], "classify" where they are [1, 1] and all images of one size.
     """
 
     classes: tuple[str, ...]
     palette: np.ndarray
     void: int = IGNORE
+    task: str = "segment"
 
     @abstractmethod
     def __len__(self) -> int:

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .dataset import IGNORE
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # greyscale of 16 or 32 bits
@@ -46,30 +45,6 @@ def read_image(path: Path | str) -> np.ndarray:
         raise FileError(path, f"mode {picture.mode} cannot be converted to RGB ({error})") from error
 
 
-def read_label(path: Path | str, classes: int, void: int = IGNORE) -> np.ndarray:
-    """A label file as uint8 [H, W] of class numbers 0 .. classes-1 and IGNORE.
-
-    void: the raw value that means "no class" in this file; it becomes IGNORE (as does IGNORE itself).
-    FileError names the first pixel whose value is neither.
-    """
-    return check_label(path, read_values(path), classes, void)
-
-
-def check_label(path: Path | str, values: np.ndarray, classes: int, void: int = IGNORE) -> np.ndarray:
-    """The rule of `read_label` for values [H, W] that were read from `path`."""
-    allowed = (values >= 0) & (values < classes) | (values == void) | (values == IGNORE)
-    if not allowed.all():
-        row, column = (int(i) for i in np.unravel_index(np.argmin(allowed), values.shape))
-        voids = " or ".join(str(v) for v in sorted({void, IGNORE}))
-        raise FileError(
-            path,
-            f"label value {values[row, column]} at row {row}, column {column}; allowed are 0 .. {classes - 1} "
-            f"({classes} classes) and {voids} (void)",
-            (row, column),
-        )
-    return np.where(values == void, IGNORE, values).astype(np.uint8)
-
-
 def read_values(path: Path | str) -> np.ndarray:
     """The raw integers [H, W] of a label file of any index mode; FileError for colour labels."""
     picture = _decode(path)
@@ -87,15 +62,6 @@ def read_values(path: Path | str) -> np.ndarray:
     raise FileError(
         path, f"a label of mode {picture.mode}; labels must be greyscale or palette images of class numbers"
     )
-
-
-def read_pair(
-    image_path: Path | str, label_path: Path | str, classes: int, void: int = IGNORE
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image and its label, see `read_image` and `read_label`; FileError if their sizes differ."""
-    image, label = read_image(image_path), read_label(label_path, classes, void)
-    require_same_size(image_path, image, label_path, label)
-    return image, label
 
 
 def require_same_size(image_path: Path | str, image: np.ndarray, label_path: Path | str, label: np.ndarray) -> None:

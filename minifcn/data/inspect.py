@@ -11,10 +11,10 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import IGNORE, Dataset
-from .files import FileError, check_label, label_mode, read_image, read_values, require_same_size
-from .folders import SPLITS, PairDataset
+from .files import FileError, read_image, require_same_size
 from .loader import ChannelMoments
 from .open import open_dataset
+from .pairs import SPLITS, PairDataset
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class SplitReport:
     """Counts over one split; what could not be read is left out of them.
 
     sizes: pictures by (H, W); label_modes: label files by "grey", "palette", "RGB", ... ("array" where the
-    labels are generated); histogram: pixels by label value, void as 255; mean and std of the image channels
-    (R, G, B) in 0 .. 255, None if no image could be read.
+    labels are no files); histogram: pixels (in classification pictures) by label value, void as 255; mean and
+    std of the image channels (R, G, B) in 0 .. 255, None if no image could be read.
     """
 
     split: str
@@ -58,7 +58,7 @@ class SplitReport:
 class DatasetReport:
     """All splits of a data set, its class names (empty if they could not be found) and its problems.
 
-    problems holds the first of them, problem_count says how many there are.
+    task: see `Dataset`. problems holds the first of them, problem_count says how many there are.
     """
 
     name: str
@@ -66,6 +66,7 @@ class DatasetReport:
     splits: list[SplitReport] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
+    task: str = "segment"
 
 
 def inspect_dataset(
@@ -86,13 +87,13 @@ def inspect_dataset(
             report.problems.append(Problem(split, *problem))
 
     if isinstance(source, Dataset):
-        report.classes = source.classes
+        report.classes, report.task = source.classes, source.task
         report.splits.append(_inspect_split(getattr(source, "split", "all"), source, note))
         return report
     for split in SPLITS:
         try:
             dataset = open_dataset(source, split, classes=classes)
-            report.classes = dataset.classes
+            report.classes, report.task = dataset.classes, dataset.task
         except DataError as error:
             dataset = _open_any_values(source, split)
             # A broken file turns up again below, when all of them are read.
@@ -152,13 +153,13 @@ def _read_sample(
             return None
 
     image = attempt(read_image, pair.image)
-    mode = attempt(label_mode, pair.label)
+    mode = attempt(dataset.labels.storage, pair.label)
     if mode is not None:
         report.label_modes[mode] += 1
-        label = attempt(read_values, pair.label)
+        label = attempt(dataset.labels.read, pair.label)
     if label is not None:
-        attempt(check_label, pair.label, label, len(dataset.classes), dataset.raw_void)
-        label = np.where(label == dataset.raw_void, IGNORE, label)
+        attempt(dataset.labels.check, pair.label, label)
+        label = dataset.labels.decode(label)
         if image is not None:
             attempt(require_same_size, pair.image, image, pair.label, label)
     return image, label

@@ -78,7 +78,9 @@ class ChannelMoments:
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 [N, 3, H, W] with channels last in memory, labels uint8 [N, H, W], names of the N samples."""
+    """images float32 [N, 3, H, W] with channels last in memory, labels uint8 [N, H, W] ([N, 1, 1] where a sample
+    has one class), names of the N samples.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -179,8 +181,8 @@ class Loader:
                 raise DataError(f"{self.dataset.source(index)}: has no label")
             if self.augment is not None:
                 sample = self.augment(sample, self._generator(AUGMENT, epoch, position))
-            if samples and sample.label.shape != samples[0].label.shape:
-                (h, w), (first_h, first_w) = sample.label.shape, samples[0].label.shape
+            if samples and sample.image.shape != samples[0].image.shape:
+                (h, w), (first_h, first_w) = sample.image.shape[:2], samples[0].image.shape[:2]
                 raise DataError(
                     f"{self.dataset.source(indices[0])} is {first_h}x{first_w} (HxW) but "
                     f"{self.dataset.source(index)} is {h}x{w}; a batch needs one size: crop, or use batch size 1"

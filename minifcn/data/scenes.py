@@ -7,8 +7,6 @@ pixels tall, and nearer objects are painted over farther ones. Textures are sums
 several scales; round things are shaded by Lambert's cosine law; shadows fall away from the sun. Blur,
 colour cast, vignetting and Gaussian sensor noise come last. Every colour varies between instances, so
 that a class is known by shape, texture and place rather than by colour.
-
-A scene is a pure function of (seed, split, index, size) through the counter-based generator Philox.
 """
 
 from collections.abc import Callable
@@ -17,8 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import DataError
-from .dataset import IGNORE, Dataset, Sample
+from .dataset import IGNORE
+from .generated import Generated
 
 CLASSES = ("sky", "mountain", "building", "tree", "grass", "road", "car", "balloon")
 SKY, MOUNTAIN, BUILDING, TREE, GRASS, ROAD, CAR, BALLOON = range(len(CLASSES))
@@ -35,56 +33,28 @@ PALETTE = np.array(
     ],
     np.uint8,
 )
-STREAMS = {"train": 0, "val": 1}
-LENGTHS = {"train": 600, "val": 80}
-SMALLEST = 32
-KEEP_BYTES = 256 * 2**20  # of scenes kept in memory, so that only the first epoch draws them
 GROUND = 52.0  # pixels from the horizon to the nearest ground, in a picture 96 pixels high
 
 
-class Scenes(Dataset):
-    """Generated street scenes of eight classes; see the module's text.
+class Scenes(Generated):
+    """Generated street scenes of eight classes; see the module's text, and `Generated` for the arguments.
 
-    split: "train" or "val" (their random streams never meet); size: (H, W), each at least 32; length:
-    600 train and 80 val scenes unless given; seed: 0 .. 2**64-1. DataError names the argument at fault.
+    600 train and 80 val scenes, each side at least 32 pixels.
     """
 
     classes = CLASSES
     palette = PALETTE
+    title = "scenes"
+    lengths = (600, 80)
+    smallest = 32
 
     def __init__(
         self, split: str = "train", *, seed: int = 0, size: tuple[int, int] = (96, 128), length: int | None = None
     ):
-        if split not in STREAMS:
-            raise DataError(f"scenes has no split {split!r}; it has {', '.join(STREAMS)}")
-        if min(size) < SMALLEST:
-            raise DataError(f"scenes of {size[0]}x{size[1]}: height and width must be at least {SMALLEST} pixels")
-        if not 0 <= seed < 2**64:
-            raise DataError(f"scenes with seed {seed}: the seed must be 0 .. 2**64-1")
-        self.split, self.seed, self.size = split, seed, size
-        self.length = LENGTHS[split] if length is None else length
-        if not 1 <= self.length < 2**32:
-            raise DataError(f"scenes of length {length}: the length must be 1 .. 2**32-1")
-        self._kept: dict[int, Sample] = {}
+        super().__init__(split, seed, size, length)
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.length:
-            raise IndexError(f"scene {index} of {self.length}")
-        if index in self._kept:
-            return self._kept[index]
-        key = np.array([self.seed, (STREAMS[self.split] << 32) + index], np.uint64)
-        image, label = generate(np.random.Generator(np.random.Philox(key=key)), *self.size)
-        image.flags.writeable = label.flags.writeable = False
-        sample = Sample(image, label, self.source(index))
-        if (len(self._kept) + 1) * (image.nbytes + label.nbytes) <= KEEP_BYTES:
-            self._kept[index] = sample
-        return sample
-
-    def source(self, index: int) -> str:
-        return f"{self.split}_{index:06d}"
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return generate(rng, *self.size)
 
 
 def generate(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
