@@ -5,6 +5,8 @@
 """
 
 from .augment import Augment
+from .cityscapes import open_cityscapes
+from .context import open_context
 from .dataset import IGNORE, Dataset, Sample
 from .files import FileError, read_image
 from .folders import open_camvid, open_folder
@@ -12,12 +14,14 @@ from .imagefolder import ImageFolder, open_image_folder
 from .inspect import DatasetReport, Problem, SplitReport, inspect_dataset
 from .labels import LabelFormat, read_label
 from .loader import Batch, Loader, Normalization
+from .nyud import open_nyud
 from .open import KNOWN, open_dataset
 from .pairs import PairDataset, class_names
 from .palette import VOID_COLOUR, colourise, voc_palette
 from .scenes import Scenes
 from .shapes import Shapes
-from .voc import open_voc
+from .siftflow import open_siftflow
+from .voc import open_sbd, open_voc
 
 __all__ = [
     "IGNORE",
@@ -42,9 +46,14 @@ __all__ = [
     "colourise",
     "inspect_dataset",
     "open_camvid",
+    "open_cityscapes",
+    "open_context",
     "open_dataset",
     "open_folder",
     "open_image_folder",
+    "open_nyud",
+    "open_sbd",
+    "open_siftflow",
     "open_voc",
     "read_image",
     "read_label",

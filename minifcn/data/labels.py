@@ -38,17 +38,22 @@ class LabelFormat:
         unknown = self._look_up(values) == UNKNOWN
         if unknown.any():
             row, column = (int(i) for i in np.unravel_index(np.argmax(unknown), values.shape))
-            classes, voids = ([raw for raw, code in self.codes.items() if (code == IGNORE) == void] for void in (0, 1))
-            rule = (
-                f"label value {values[row, column]} at row {row}, column {column}; allowed are "
-                f"{', '.join(_ranges(classes))} ({1 + max(self.codes[raw] for raw in classes)} classes)"
-            )
-            raise FileError(path, f"{rule} and {' or '.join(_ranges(voids))} (void)" if voids else rule, (row, column))
+            rule = f"label value {values[row, column]} at row {row}, column {column}; allowed are {self._allowed()}"
+            raise FileError(path, rule, (row, column))
 
     def decode(self, values: np.ndarray) -> np.ndarray:
         """Raw values as class numbers and IGNORE; those that may not occur stay as they are."""
         numbers = self._look_up(values)
         return np.where(numbers == UNKNOWN, values, numbers)
+
+    def _allowed(self) -> str:
+        voids = [raw for raw, code in self.codes.items() if code == IGNORE]
+        classes = [raw for raw, code in self.codes.items() if code != IGNORE]
+        count = f"{1 + max(self.codes[raw] for raw in classes)} classes"
+        if len(_ranges(voids)) > 2:  # among the classes
+            return f"{', '.join(_ranges(self.codes))} ({count}, the others void)"
+        shown = f"{', '.join(_ranges(classes))} ({count})"
+        return f"{shown} and {' or '.join(_ranges(voids))} (void)" if voids else shown
 
     def _look_up(self, values: np.ndarray) -> np.ndarray:
         low, table = self._table

@@ -2,37 +2,58 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DataError
+from .cityscapes import open_cityscapes
+from .context import open_context
 from .dataset import Dataset
 from .folders import open_camvid, open_folder
 from .generated import Generated
-from .imagefolder import SIZE, open_image_folder
+from .imagefolder import open_image_folder
+from .nyud import open_nyud
 from .pairs import class_names
 from .scenes import Scenes
 from .shapes import Shapes
-from .voc import open_voc
+from .siftflow import open_siftflow
+from .voc import open_sbd, open_voc
 
 
-class Layout(NamedTuple):
-    """A published layout of files: open(directory, split, option), the option being what follows `@`, or None."""
+class Option(NamedTuple):
+    """What may follow DIR and `@`: the opener's argument that it sets, how it looks, how help shows it, its value."""
 
-    open: Callable[[str, str, str | None], Dataset]
-    option: str = r"(?!)"  # what an option looks like; the default matches nothing
-    shown: str = ""  # the option in help and messages
+    argument: str
+    pattern: str
+    shown: str
+    value: Callable[[str], Any]
 
 
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def _flag(argument: str, word: str, value: bool = True) -> Option:
+    return Option(argument, word, word, lambda _: value)
+
+
+SIZE = Option("size", r"\d{1,6}x\d{1,6}", "HxW", _size)
+YEAR = Option("year", r"\d{4}", "YEAR", int)
 GENERATED: dict[str, type[Generated]] = {"scenes": Scenes, "shapes": Shapes}
-LAYOUTS = {
-    "folder": Layout(lambda root, split, _: open_folder(root, split)),
-    "voc": Layout(lambda root, split, year: open_voc(root, split, year and int(year)), r"\d{4}", "YEAR"),
-    "camvid": Layout(lambda root, split, _: open_camvid(root, split)),
-    "imagefolder": Layout(lambda root, split, _: open_image_folder(root, split), r"\d{1,6}x\d{1,6}", "HxW"),
+LAYOUTS: dict[str, tuple[Callable[..., Dataset], Option | None]] = {
+    "folder": (open_folder, None),
+    "voc": (open_voc, YEAR),
+    "sbd": (open_sbd, YEAR),
+    "nyud": (open_nyud, _flag("trainval", "trainval")),
+    "siftflow": (open_siftflow, _flag("geometric", "geometric")),
+    "context": (open_context, _flag("background", "59", False)),
+    "cityscapes": (open_cityscapes, None),
+    "camvid": (open_camvid, None),
+    "imagefolder": (open_image_folder, SIZE),
 }
 KNOWN = ", ".join(
     [f"{kind}[:HxW]" for kind in GENERATED]
-    + [f"{kind}:DIR[@{layout.shown}]" if layout.shown else f"{kind}:DIR" for kind, layout in LAYOUTS.items()]
+    + [f"{kind}:DIR[@{option.shown}]" if option else f"{kind}:DIR" for kind, (_, option) in LAYOUTS.items()]
 )
 
 
@@ -48,16 +69,32 @@ def open_dataset(
 
     spec: `scenes` or `shapes`, with `:HxW` for another size (generated), or a layout of files and its folder, such
     as `folder:DIR` or `voc:DIR@2012`; KNOWN lists all.
-    seed and size (H, W) choose among generated samples; an image folder's pictures are brought to a size; other
-    files have their own sizes, so a size is refused there.
+    seed and size (H, W) choose among generated samples; the pictures of an image folder are brought to a size;
+    other files have their own sizes, so a size is refused there.
     classes: names, or their number; a folder takes them as its own, any other data set must agree with them.
     """
     kind, colon, rest = spec.partition(":")
     if kind in GENERATED:
-        chosen = _size(spec, rest if colon else None, size)
-        dataset = GENERATED[kind](split, seed=seed, **({"size": chosen} if chosen else {}))
+        if colon and not re.fullmatch(SIZE.pattern, rest):
+            raise DataError(f"data set {spec!r}: a size is written HxW, for instance {kind}:96x128")
+        arguments = {"seed": seed} | ({"size": _size(rest)} if colon else {})
+        dataset = GENERATED[kind](split, **_with_size(spec, arguments, size))
     elif kind in LAYOUTS:
-        dataset = _open_files(spec, kind, rest, split, size, classes)
+        if not rest:
+            raise DataError(f"data set {spec!r} names no folder; known are {KNOWN}")
+        opener, option = LAYOUTS[kind]
+        found = option and re.fullmatch(rf"(.+)@({option.pattern})", rest, re.DOTALL)
+        directory, arguments = (found[1], {option.argument: option.value(found[2])}) if found else (rest, {})
+        if option is SIZE:
+            arguments = _with_size(spec, arguments, size)
+        elif size is not None:
+            raise DataError(
+                f"data set {spec!r} with size {size}: only scenes, shapes and imagefolder have a chosen size; "
+                "crop other files instead"
+            )
+        if opener is open_folder:
+            return open_folder(directory, split, classes)
+        dataset = opener(directory, split, **arguments)
     else:
         raise DataError(f"unknown data set {spec!r}; known are {KNOWN}")
     if classes is not None:
@@ -65,40 +102,13 @@ def open_dataset(
     return dataset
 
 
-def _open_files(
-    spec: str,
-    kind: str,
-    rest: str,
-    split: str,
-    size: tuple[int, int] | None,
-    classes: int | Sequence[str] | None,
-) -> Dataset:
-    if not rest:
-        raise DataError(f"data set {spec!r} names no folder; known are {KNOWN}")
-    directory, option = re.fullmatch(rf"(.+?)(?:@({LAYOUTS[kind].option}))?", rest, re.DOTALL).groups()
-    if kind == "imagefolder":
-        return open_image_folder(directory, split, _size(spec, option, size) or SIZE)
-    if size is not None:
-        raise DataError(
-            f"data set {spec!r} with size {size}: only scenes, shapes and imagefolder have a chosen size; "
-            "crop other files instead"
-        )
-    if kind == "folder":
-        return open_folder(directory, split, classes)
-    return LAYOUTS[kind].open(directory, split, option)
-
-
-def _size(spec: str, text: str | None, size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The size that the text of a data set names, or else the argument's."""
-    if text is None:
-        return size
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
-    if not match:
-        raise DataError(f"data set {spec!r}: a size is written HxW, for instance 96x128")
-    named = int(match[1]), int(match[2])
-    if size not in (None, named):
+def _with_size(spec: str, arguments: dict[str, Any], size: tuple[int, int] | None) -> dict[str, Any]:
+    """The arguments with a size that is given beside the text; DataError if the text names another one."""
+    if size is None:
+        return arguments
+    if arguments.get("size", size) != size:
         raise DataError(f"data set {spec!r} with size {size}: give one of them")
-    return named
+    return arguments | {"size": size}
 
 
 def _require_classes(spec: str, dataset: Dataset, classes: int | Sequence[str]) -> None:
