@@ -45,7 +45,8 @@ def _load(path: Path | str, variable: str) -> np.ndarray:
     from scipy.io import loadmat
 
     try:
-        variables = loadmat(path, appendmat=False)
+        with open(path, "rb") as stream:
+            variables = loadmat(stream)
     except FileNotFoundError as error:
         raise FileError(path, "no such file") from error
     except NotImplementedError as error:
