@@ -82,6 +82,7 @@ def test_pictures_are_scaled_to_cover_and_cut_about_their_centre(tmp_path):
         (lambda d: fill(d / "val" / "dog", "a"), "val", "val/dog: no class of that name in .*train; .* ant, cat"),
         (lambda d: (d / "val").rename(d / "test"), "val", "val: no such folder .split 'val'"),
         (lambda d: (d / "train").rename(d / "old"), "val", "train: no such folder .split 'train'"),
+        (lambda d: [p.rename(d / p.name) for p in (d / "val").iterdir()], "val", "val: no pictures for split 'val'$"),
         (lambda d: (d / "train" / "dog").mkdir(), "train", "train/dog: no files"),
         (lambda d: (d / "train" / "cat").rename(d / "cat"), "train", "train: 1 classes; .* one folder a class"),
         (lambda d: None, "test", "an image folder has no split 'test'; it has train, val"),
@@ -97,7 +98,7 @@ def test_image_folder_settings_are_checked(divided):
     fill(divided / "few" / "a", "123")
     fill(divided / "few" / "b", "1234")
     for spec, options, message in [
-        (f"imagefolder:{divided}/few", {"split": "val"}, "leave split 'val' empty, since every 5th picture"),
+        (f"imagefolder:{divided}/few", {"split": "val"}, "no pictures for split 'val'; every 5th picture"),
         (f"imagefolder:{divided}@0x4", {}, "pictures of 0x4"),
         (f"imagefolder:{divided}@4x4", {"size": (4, 5)}, "give one of them"),
         (f"imagefolder:{divided}", {"classes": 3}, r"has 2 classes \(ant, cat\), not 3"),

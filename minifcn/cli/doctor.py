@@ -15,7 +15,18 @@ from ..device import get_device, known_devices
 from .console import console
 
 HELP = "show devices, versions, settings and cache; check a data set with --data"
-LIBRARIES = ("numpy", "numba", "llvmlite", "pillow", "safetensors", "matplotlib", "hypothesis", "torch", "cupy")
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "pillow",
+    "scipy",
+    "safetensors",
+    "matplotlib",
+    "hypothesis",
+    "torch",
+    "cupy",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

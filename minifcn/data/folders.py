@@ -22,7 +22,6 @@ from .pairs import (
     first_directory,
     lines,
     match,
-    pictures,
     read_split,
 )
 from .palette import voc_palette
@@ -103,7 +102,7 @@ def _folder_classes(root: Path, classes: int | Sequence[str] | None) -> tuple[st
     largest = 0
     for home in [root, *(root / name for name in SPLITS if (root / name).is_dir())]:
         if any((home / name).is_dir() for name in ("label", "labels")):
-            for path in pictures(_kind(home, "label")).values():
+            for path in find(_kind(home, "label")).paths.values():
                 values = read_values(path)
                 largest = max(largest, int(values[values != IGNORE].max(initial=0)))
     if largest < 1:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from ..errors import DataError
 from .dataset import Dataset, Sample
 from .files import read_image
-from .pairs import SPLITS, VAL_EVERY, class_names, directory, pictures
+from .pairs import SPLITS, VAL_EVERY, class_names, directory, find
 from .palette import voc_palette
 
 SIZE = (224, 224)  # what the classifiers of the VGG and AlexNet papers see
@@ -55,21 +55,21 @@ def open_image_folder(root: Path | str, split: str = "train", size: tuple[int, i
     if split not in SPLITS:
         raise DataError(f"{root}: an image folder has no split {split!r}; it has {', '.join(SPLITS)}")
     divided = any((root / name).is_dir() for name in SPLITS)
-    train = directory(root / "train", f"split 'train', since {root} has one folder a split") if divided else root
-    classes = _classes(train)
-    home = directory(root / split, f"split {split!r}, since {root} has one folder a split") if divided else root
-    files = []
+    train = home = root
+    if divided:
+        train, home = (
+            directory(root / name, f"split {name!r}, since {root} has one folder a split") for name in ("train", split)
+        )
+    classes, files = _classes(train), []
     for folder in _subfolders(home):
         if folder.name not in classes:
             raise DataError(f"{folder}: no class of that name in {train}; its classes are {', '.join(classes)}")
-        for place, path in enumerate(pictures(folder).values(), start=1):
+        for place, path in enumerate(find(folder).paths.values(), start=1):
             if divided or (place % VAL_EVERY == 0) == (split == "val"):
                 files.append((path, classes.index(folder.name)))
     if not files:
-        raise DataError(
-            f"{home}: its classes leave split {split!r} empty, since every {VAL_EVERY}th picture of a class is val; "
-            "make folders train and val"
-        )
+        hint = "" if divided else f"; every {VAL_EVERY}th picture of a class is val, or make folders train and val"
+        raise DataError(f"{home}: no pictures for split {split!r}{hint}")
     return ImageFolder(files, classes, size)
 
 

@@ -75,11 +75,6 @@ def find(
     return Files(folder, dict(sorted(found.items())))
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by stem, in sorted order."""
-    return find(folder).paths
-
-
 def match(images: Files, labels: Files, listed: dict[str, str] | None = None) -> list[Pair]:
     """Pairs by name: those of a list (see `read_list`), in its order, or all, which must then match one to one."""
     if listed is None:

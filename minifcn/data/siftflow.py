@@ -37,13 +37,13 @@ def open_siftflow(root: Path | str, split: str = "train", geometric: bool = Fals
     home = root / ("GeoLabels" if geometric else "SemanticLabels")
     labels = find(directory(home / FOLDER, "SIFT Flow"), suffixes=SUFFIX)
     test = _base_names(root / ("test.txt" if (root / "test.txt").exists() else "TestSet1.txt"))
-    if split == "val":
-        listed = {name: place for name, place in test.items() if name not in UNANNOTATED}
-    elif (root / "trainval.txt").exists():
-        listed = _base_names(root / "trainval.txt")
-        require_disjoint(listed, test)
+    if (root / "trainval.txt").exists():
+        train = _base_names(root / "trainval.txt")
+        require_disjoint(train, test)
     else:
-        listed = {name: str(images.folder) for name in images.paths if name not in test and name not in UNANNOTATED}
+        train = {name: str(images.folder) for name in images.paths if name not in test}
+    listed = train if split == "train" else test
+    listed = {name: place for name, place in listed.items() if name not in UNANNOTATED}
     classes = GEOMETRIC if geometric else SEMANTIC
     codes = shifted_codes(len(classes), (-1, 0) if geometric else (0,))
     return PairDataset(match(images, labels, listed), classes, voc_palette(len(classes)), matlab_format(codes, "S"))
