@@ -171,10 +171,16 @@ class _WindowMean(Layer):
 
 
 def _copying(layer: Conv2d, channels: np.ndarray) -> Conv2d:
-    """A convolution of `layer`'s window that copies its centre, `channels` [K, C] saying which to which."""
+    """A convolution of `layer`'s window that copies its centre, `channels` [K, C] saying which to which.
+
+    The centre of an even window is the mean of the elements beside it.
+    """
     probe = Conv2d(*channels.shape[::-1], layer.weight.shape[2], layer.stride, layer.padding, dtype=np.float64)
-    centre = layer.weight.shape[2] // 2
-    probe.weight.data[:, :, centre, centre] = channels
+    window = layer.weight.shape[2]
+    centre = np.zeros(window)
+    centre[(window - 1) // 2] += 0.5
+    centre[window // 2] += 0.5
+    probe.weight.data[...] = channels[:, :, None, None] * np.outer(centre, centre)
     return probe
 
 

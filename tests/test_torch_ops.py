@@ -58,6 +58,7 @@ THEIRS = {
     "conv2d": conv2d,
     "conv2d_relu": lambda *tensors, **a: F.relu(conv2d(*tensors, **a)),
     "conv_transpose2d": conv_transpose2d,
+    "linear": F.linear,
     "max_pool2d": F.max_pool2d,
     "avg_pool2d": F.avg_pool2d,
     "bilinear_upsample": bilinear_upsample,

@@ -202,6 +202,24 @@ def _conv_transpose2d() -> Example:
     )
 
 
+def _linear() -> Example:
+    x, w, b = _array([[1, 2, -1], [3, 0, 4]]), _array([[2, 0, 1], [1, -1, 3]]), _array([1, -2])
+    terms = []
+    for n, k in np.ndindex(2, 2):
+        terms.append(Term((n, k), (entry("b", b, k),)))
+        terms += [Term((n, k), (entry("w", w, k, i), entry("x", x, n, i))) for i in range(3)]
+    return _from_terms(
+        ops.linear,
+        {"x": x, "w": w, "b": b},
+        _array([[2, -1], [3, 1]]),
+        terms,
+        notes=(
+            "Two images of three features, two outputs each.",
+            "A column of w says how much one feature counts for each output: the same column carries dy back to it.",
+        ),
+    )
+
+
 def _max_pool2d() -> Example:
     x = _plane([[1, 3, 2, 0], [0, 2, 5, 1], [4, 1, 0, -2], [2, 4, 1, -1]])
     slide = Slide(large=(4, 4), small=(2, 2), window=3, stride=2, padding=0)
@@ -593,6 +611,7 @@ EXAMPLES: dict[str, Example] = {
         _conv2d(),
         _conv2d_relu(),
         _conv_transpose2d(),
+        _linear(),
         _max_pool2d(),
         _avg_pool2d(),
         _bilinear_upsample(),

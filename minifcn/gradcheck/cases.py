@@ -193,6 +193,15 @@ def conv_transpose2d_cases(draw: st.DrawFn) -> OpCase:
 
 
 @st.composite
+def linear_cases(draw: st.DrawFn) -> OpCase:
+    N, D, K = draw(batches), draw(channels), draw(channels)
+    shapes = {"x": (N, D), "weight": (K, D)}
+    if draw(st.booleans()):
+        shapes["bias"] = (K,)
+    return OpCase(ops.linear, shapes, draw(seeds), exact=True)
+
+
+@st.composite
 def max_pool2d_cases(draw: st.DrawFn) -> OpCase:
     ceil_mode = draw(st.booleans())
     axes = draw(pool_axes(ceil_mode, dilated=True)), draw(pool_axes(ceil_mode, dilated=True))
@@ -378,6 +387,7 @@ OPS: dict[str, Cases] = {
     "conv2d": conv2d_cases(),
     "conv2d_relu": conv2d_relu_cases(),
     "conv_transpose2d": conv_transpose2d_cases(),
+    "linear": linear_cases(),
     "max_pool2d": max_pool2d_cases(),
     "avg_pool2d": avg_pool2d_cases(),
     "bilinear_upsample": bilinear_upsample_cases(),

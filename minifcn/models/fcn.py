@@ -28,28 +28,30 @@ from ..errors import MinifcnError
 from ..kernels import geometry
 from ..kernels.checks import expect_shape, label_dtype
 from ..kernels.geometry import CoordinateMap
-from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, Module
+from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Layer
 from ..ops.cross_entropy import IGNORE_INDEX
 from ..tensor import Tensor, no_grad
-from .backbones import BACKBONES
+from . import checks
+from .trunk import Trunk, expect_images
 
 GEOMETRIES = ("exact", "pad100")
 DECONVS = ("fixed", "learned")
+SKIPS = (("pool4", 16, "upscore2"), ("pool3", 8, "upscore_pool4"))  # (pooling, its stride, the upsampling to it)
 AT_ONCE_SCALES = {"pool4": 0.01, "pool3": 0.0001}  # Shelhamer et al., 2017, and the released at-once net
 
+# With pad100 a larger window of fc6 makes the score map smaller. With a smaller one than these, by stride, some images
+# have skips that are smaller than the map that they are cropped to.
+LEAST_WINDOW = {32: 1, 16: 3, 8: 4}
 
-def _one_of(name: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise MinifcnError(f"{name} (={value!r}) must be one of {', '.join(str(one) for one in known)}")
 
-
-class FCN(Module):
+class FCN(Trunk):
     """Images [N, 3, H, W] to class scores [N, classes, H, W], for any H, W >= 1.
 
     stride: 32, 16 or 8, of the finest scores; skip_scales: fixed factors on the skip features, by pooling layer;
-    deconv: upsampling "fixed" bilinear or "learned" from there; width: multiplies all channel numbers; dropout:
-    probability after fc6 and fc7. Score layers start at zero, all other convolutions He-initialised from `seed`.
-    Raises MinifcnError for a setting out of range.
+    deconv: upsampling "fixed" bilinear or "learned" from there; width: multiplies all channel numbers; fc: channels of
+    fc6 and fc7 (None: the backbone's, times width); input_size: of the images of the classifier whose fc6 this one's
+    window is taken from (None: the backbone's own); dropout: probability after fc6 and fc7. Score layers start at zero,
+    all other convolutions He-initialised from `seed`. Raises MinifcnError for a setting out of range.
     """
 
     def __init__(
@@ -61,68 +63,52 @@ class FCN(Module):
         width: float = 1.0,
         deconv: str = "fixed",
         dropout: float = 0.5,
+        fc: int | None = None,
+        input_size: int | None = None,
         skip_scales: dict[str, float] | None = None,
         seed: int = 0,
         dtype: Any = np.float32,
     ) -> None:
-        _one_of("stride", stride, (32, 16, 8))
-        _one_of("backbone", backbone, BACKBONES)
-        _one_of("geometry", geometry, GEOMETRIES)
-        _one_of("deconv", deconv, DECONVS)
-        if classes < 2:
-            raise MinifcnError(f"classes (={classes}) must be at least 2")
-        self.classes, self.padded, self.skip_scales = classes, geometry == "pad100", dict(skip_scales or {})
-        self._deconv, self._dtype = deconv, np.dtype(dtype)
-        plan = BACKBONES[backbone].scaled(width)
-        rng = np.random.Generator(np.random.Philox(seed))
-
-        self.trunk: list[str] = []
-        channels = self._build_trunk(plan, dropout, rng)
-        self._add("score_fr", Conv2d(plan.fc, classes, 1, dtype=dtype))
+        checks.one_of("stride", stride, (32, 16, 8))
+        checks.one_of("geometry", geometry, GEOMETRIES)
+        checks.one_of("deconv", deconv, DECONVS)
+        super().__init__(geometry, backbone, classes, width, fc, input_size, dropout, seed, dtype)
+        self.padded, self.deconv = geometry == "pad100", deconv
+        if self.padded and self.plan.fc6_window < LEAST_WINDOW[stride]:
+            raise MinifcnError(
+                f"input_size (={self.plan.input_size}) leaves fc6 a window of {self.plan.fc6_window}, but FCN-{stride}s "
+                f"with geometry pad100 needs one of at least {LEAST_WINDOW[stride]}"
+            )
+        self._add("score_fr", Conv2d(self.plan.fc, self.classes, 1, dtype=self.dtype))
         self.offsets: dict[str, int] = {}  # by the layer whose output is cropped
-        self._build_head(stride, channels)
+        self._build_head(stride)
+        self.skip_scales = dict(skip_scales or {})
+        checks.factors("skip_scales", self.skip_scales, [pool for _, pool, _ in self.skips])
 
     # --- construction ---
 
-    def _add(self, name: str, layer: Layer) -> None:
-        setattr(self, name, layer)
-        self.trunk.append(name)
-
-    def _build_trunk(self, plan, dropout: float, rng: np.random.Generator) -> dict[str, int]:
-        """conv1_1 .. fc7; returns the channels of each pooling layer."""
-        C, channels = 3, {}
-        for b, block in enumerate(plan.blocks, 1):
-            for i, K in enumerate(block, 1):
-                padding = 100 if self.padded and b == i == 1 else 1
-                self._add(f"conv{b}_{i}", Conv2d(C, K, 3, padding=padding, relu=True, rng=rng, dtype=self._dtype))
-                C = K
-            self._add(f"pool{b}", MaxPool2d(2, 2))
-            channels[f"pool{b}"] = C
-        for i, window in ((6, 7), (7, 1)):
-            padding = 0 if self.padded else window // 2
-            self._add(f"fc{i}", Conv2d(C, plan.fc, window, padding=padding, relu=True, rng=rng, dtype=self._dtype))
-            self._add(f"drop{i}", Dropout(dropout, layer=i))
-            C = plan.fc
-        return channels
+    def _fully_connected(self, C: int, K: int, window: int, rng: np.random.Generator) -> Conv2d:
+        padding = window // 2 if self.geometry == "exact" else 0
+        return Conv2d(C, K, window, padding=padding, relu=True, rng=rng, dtype=self.dtype)
 
     def _upsampling(self, factor: int) -> Layer:
         padding = 0 if self.padded else geometry.bilinear_padding(factor)
-        if self._deconv == "learned":
-            return ConvTranspose2d(self.classes, factor, padding, self._dtype)
+        if self.deconv == "learned":
+            return ConvTranspose2d(self.classes, factor, padding, self.dtype)
         return BilinearUpsample(factor, padding)
 
-    def _build_head(self, stride: int, channels: dict[str, int]) -> None:
+    def _build_head(self, stride: int) -> None:
         """Upsampling and skips; each crop's offset is derived from the maps of the two layers it joins."""
         maps = self.coordinate_maps()
         current = maps["score_fr"]
         self.skips: list[tuple[str, str, str]] = []  # (upsampling, pooling, its score layer)
         coarse = 32
-        for pool, finer, up in (("pool4", 16, "upscore2"), ("pool3", 8, "upscore_pool4")):
+        for pool, finer, up in SKIPS:
             if stride > finer:
                 break
             score = f"score_{pool}"
             setattr(self, up, self._upsampling(2))
-            setattr(self, score, Conv2d(channels[pool], self.classes, 1, dtype=self._dtype))
+            setattr(self, score, Conv2d(self.channels[pool], self.classes, 1, dtype=self.dtype))
             upscored, skip = current.then(getattr(self, up).coordinate_map()), maps[pool]
             if self.padded:  # the skip is larger: it is cropped to the upscored map
                 self.offsets[score], current = geometry.crop_offset(skip, upscored), upscored
@@ -144,13 +130,6 @@ class FCN(Module):
         return maps
 
     # --- use ---
-
-    def at_step(self, seed: int, step: int) -> FCN:
-        """Choose the dropout masks of training step `step`."""
-        for _, module in self.named_modules():
-            if isinstance(module, Dropout):
-                module.clock = (seed, step)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         last = self.last_upsampling
@@ -188,8 +167,7 @@ class FCN(Module):
 
     def _scores(self, x: Tensor) -> Tensor:
         """Class scores [N, classes, h, w] before the last upsampling."""
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise MinifcnError(f"images must have shape [N, 3, H, W], but have {x.shape}")
+        expect_images(x)
         pools: dict[str, Tensor] = {}
         for name in self.trunk:
             x = getattr(self, name)(x)
@@ -208,7 +186,7 @@ class FCN(Module):
 
 
 def fcn32s(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", **settings: Any) -> FCN:
-    """FCN-32s: no skips. `settings`: width, deconv, dropout, seed, dtype, as of FCN."""
+    """FCN-32s: no skips. `settings`: width, deconv, dropout, fc, input_size, seed, dtype, as of FCN."""
     return FCN(32, backbone, classes, geometry, **settings)
 
 
@@ -222,15 +200,19 @@ def fcn8s(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", *
     return FCN(8, backbone, classes, geometry, **settings)
 
 
-def fcn8s_at_once(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", **settings: Any) -> FCN:
-    """FCN-8s with fixed scales on the skip features, so that it can be trained in one stage from a classifier."""
-    return FCN(8, backbone, classes, geometry, skip_scales=AT_ONCE_SCALES, **settings)
+def fcn8s_at_once(
+    backbone: str = "vgg16",
+    classes: int = 21,
+    geometry: str = "exact",
+    skip_scales: dict[str, float] | None = None,
+    **settings: Any,
+) -> FCN:
+    """FCN-8s with fixed scales on the skip features, so that it can be trained in one stage from a classifier.
+
+    `skip_scales` None: AT_ONCE_SCALES, those of the released net.
+    """
+    scales = AT_ONCE_SCALES if skip_scales is None else skip_scales
+    return FCN(8, backbone, classes, geometry, skip_scales=scales, **settings)
 
 
 MODELS = {"fcn32s": fcn32s, "fcn16s": fcn16s, "fcn8s": fcn8s, "fcn8s-at-once": fcn8s_at_once}
-
-
-def build(model: str, **settings: Any) -> FCN:
-    """The network `model` ("fcn32s", "fcn16s", "fcn8s", "fcn8s-at-once"); `settings` as of FCN."""
-    _one_of("model", model, MODELS)
-    return MODELS[model](**settings)

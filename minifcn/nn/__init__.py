@@ -1,6 +1,6 @@
 """Modules: what holds parameters, how they are initialised, and the layers that FCNs are made of."""
 
-from .layers import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d, ReLU
+from .layers import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, Linear, MaxPool2d, ReLU
 from .module import Module, Parameter
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ConvTranspose2d",
     "Dropout",
     "Layer",
+    "Linear",
     "MaxPool2d",
     "Module",
     "Parameter",

@@ -14,7 +14,7 @@ from ..kernels import geometry
 
 
 def he(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
-    """Weights [K, C/groups, R, S], normal with standard deviation sqrt(2 / (C/groups R S))."""
+    """Weights [K, C/groups, R, S] or [K, D], normal with standard deviation sqrt(2 / fan_in)."""
     fan_in = int(np.prod(shape[1:]))
     return (rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)).astype(dtype)
 

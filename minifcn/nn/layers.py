@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import ops
@@ -48,6 +50,31 @@ class Conv2d(Layer):
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.weight.shape[2], self.stride, self.padding)
+
+
+class Linear(Module):
+    """Fully connected layer [N, ...] -> [N, K], and ReLU after it if `relu`; maps are flattened in the order C, H, W.
+
+    Weights [K, D], He-initialised from `rng`, or zero.
+    """
+
+    def __init__(
+        self,
+        D: int,
+        K: int,
+        relu: bool = False,
+        rng: np.random.Generator | None = None,
+        dtype: np.dtype = np.float32,
+    ) -> None:
+        self.weight = Parameter(np.zeros((K, D), dtype) if rng is None else init.he((K, D), rng, dtype))
+        self.bias = Parameter(np.zeros(K, dtype))
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim > 2:
+            x = ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+        y = ops.linear(x, self.weight, self.bias)
+        return ops.relu(y) if self.relu else y
 
 
 class MaxPool2d(Layer):

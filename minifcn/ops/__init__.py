@@ -17,6 +17,7 @@ from .cross_entropy import CrossEntropy, cross_entropy
 from .divide import Divide, divide
 from .dropout import Dropout, dropout
 from .exp import Exp, exp
+from .linear import Linear, linear
 from .log import Log, log
 from .max_pool2d import MaxPool2d, max_pool2d
 from .multiply import Multiply, multiply
@@ -40,6 +41,7 @@ __all__ = [
     "Divide",
     "Dropout",
     "Exp",
+    "Linear",
     "Log",
     "MaxPool2d",
     "Multiply",
@@ -61,6 +63,7 @@ __all__ = [
     "divide",
     "dropout",
     "exp",
+    "linear",
     "log",
     "max_pool2d",
     "mean",
