@@ -76,8 +76,8 @@ class FCN(Trunk):
         self.padded, self.deconv = geometry == "pad100", deconv
         if self.padded and self.plan.fc6_window < LEAST_WINDOW[stride]:
             raise MinifcnError(
-                f"input_size (={self.plan.input_size}) leaves fc6 a window of {self.plan.fc6_window}, but FCN-{stride}s "
-                f"with geometry pad100 needs one of at least {LEAST_WINDOW[stride]}"
+                f"input_size (={self.plan.input_size}) leaves fc6 a window of {self.plan.fc6_window}, but "
+                f"FCN-{stride}s with geometry pad100 needs one of at least {LEAST_WINDOW[stride]}"
             )
         self._add("score_fr", Conv2d(self.plan.fc, self.classes, 1, dtype=self.dtype))
         self.offsets: dict[str, int] = {}  # by the layer whose output is cropped
