@@ -22,6 +22,7 @@ Imported as `minifcn.kernels`. Each device is one subpackage with the same funct
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
 | avg_pool2d_backward_input(dy, input_size, window, stride, padding, ceil_mode, count_include_pad) | dx |
+| lrn_forward(x, size, alpha, beta, k) / lrn_backward_input(dy, x, size, alpha, beta, k) | y / dx |
 | bilinear_upsample_forward(x, factor, padding) | y [N, C, P, Q] |
 | bilinear_upsample_backward_input(dy, input_size, factor, padding) | dx |
 | crop_forward(x, offset, size) / crop_backward_input(dy, offset, input_size) | window of x / its adjoint |

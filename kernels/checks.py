@@ -43,6 +43,15 @@ def label_dtype(classes: int) -> type:
     return np.uint8 if classes <= 256 else np.int32
 
 
+def check_lrn(x_shape, size, alpha, k) -> None:
+    """Raise unless x has channels to sum over, and every sum is above 0."""
+    expect_rank4("x", x_shape)
+    if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1 or size % 2 == 0:
+        raise ShapeError(f"size (={size}) must be an odd number of channels")
+    if not (alpha >= 0 and k > 0):
+        raise ShapeError(f"alpha (={alpha}) must be at least 0 and k (={k}) above 0")
+
+
 def expect_argmax(argmax, expected: tuple[int, ...]) -> None:
     """Raise unless `argmax` holds a tap number for every output of shape `expected`."""
     expect_shape("argmax", argmax.shape, expected)

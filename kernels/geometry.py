@@ -115,6 +115,17 @@ def bilinear_filter(window: int) -> list[float]:
     return [1 - abs(i - centre) / f for i in range(window)]
 
 
+def bilinear_matrix(size: int, out: int, factor: int, padding: int, window: int) -> list[list[float]]:
+    """U [out, size]: U[p][i] = f[p + padding - factor i] for the filter f of `window`, 0 where it does not reach."""
+    taps, matrix = bilinear_filter(window), [[0.0] * size for _ in range(out)]
+    for i in range(size):
+        for t, tap in enumerate(taps):
+            p = factor * i + t - padding
+            if 0 <= p < out:
+                matrix[p][i] = tap
+    return matrix
+
+
 def bilinear_reach(size: int, out: int, factor: int, shift: int) -> list[tuple[int, float, float]]:
     """(k, a, b) for each of `out` pixels of a line upsampled by `factor`, from pixel `shift` of the full line on.
 

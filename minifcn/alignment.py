@@ -28,7 +28,7 @@ from .kernels import geometry
 from .kernels.checks import ShapeError
 from .kernels.geometry import CoordinateMap
 from .models import FCN
-from .nn import BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d
+from .nn import LRN, BilinearUpsample, Conv2d, ConvTranspose2d, Dropout, Layer, MaxPool2d
 from .tensor import Tensor, no_grad
 
 # --- derivation --------------------------------------------------------------------------------------------------
@@ -46,6 +46,7 @@ class Step:
     padding: int
     own: CoordinateMap
     total: CoordinateMap
+    ceil_mode: bool = False  # of a pooling: whether it keeps an incomplete last window
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def _window(layer: Layer) -> tuple[str, int, int, int] | None:
         case Conv2d():
             return "convolution", layer.weight.shape[2], layer.stride, layer.padding
         case MaxPool2d():
-            return "pooling", layer.window, layer.stride, 0
+            return "pooling", layer.window, layer.stride, layer.padding
         case BilinearUpsample():
-            return "upsampling", geometry.bilinear_window(layer.factor), layer.factor, layer.padding
+            return "upsampling", layer.window, layer.factor, layer.padding
         case ConvTranspose2d():
             return "upsampling", layer.weight.shape[2], layer.factor, layer.padding
     return None
@@ -105,7 +106,7 @@ class Derivation:
         for step in self.steps:
             rows, window = found[step.source], (step.window, step.stride, step.padding)
             if step.kind == "pooling":
-                found[step.layer] = geometry.pool_size(rows, *window, 1, ceil_mode)
+                found[step.layer] = geometry.pool_size(rows, *window, 1, ceil_mode and step.ceil_mode)
             elif step.kind == "upsampling":
                 found[step.layer] = geometry.conv_transpose_size(rows, *window, 1, 0)
             else:
@@ -137,7 +138,8 @@ def derive(model: FCN) -> Derivation:
     def follow(layer: str, source: str) -> CoordinateMap:
         module = getattr(model, layer)
         own, before = module.coordinate_map(), steps[source].total if source in steps else CoordinateMap()
-        steps[layer] = Step(layer, source, *_window(module), own, before.then(own))
+        ceil_mode = isinstance(module, MaxPool2d) and module.ceil_mode
+        steps[layer] = Step(layer, source, *_window(module), own, before.then(own), ceil_mode)
         return steps[layer].total
 
     current = "image"
@@ -161,12 +163,13 @@ class _WindowMean(Layer):
     """The mean of whole pooling windows; what hangs over the edge counts as 0, so that it shows in the channel of 1."""
 
     def __init__(self, pool: MaxPool2d) -> None:
-        self.window, self.stride = pool.window, pool.stride
+        self.window = (pool.window, pool.stride, pool.padding)
+        self.ceil_mode = pool.ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        geo = geometry.pool2d(x.shape, self.window, self.stride, ceil_mode=True)
-        share = np.outer(*geometry.window_counts(geo, include_pad=False)) / self.window**2
-        y = ops.avg_pool2d(x, self.window, self.stride, ceil_mode=True)
+        geo = geometry.pool2d(x.shape, *self.window, ceil_mode=self.ceil_mode)
+        share = np.outer(*geometry.window_counts(geo, include_pad=False)) / (geo.R * geo.S)
+        y = ops.avg_pool2d(x, *self.window, self.ceil_mode, count_include_pad=False)
         return ops.multiply(y, Tensor(share, device=x.place))
 
 
@@ -199,8 +202,11 @@ def _probe(model: FCN, scores: list[str]) -> FCN:
                 setattr(probe, name, _copying(layer, identity))
             case MaxPool2d():
                 setattr(probe, name, _WindowMean(layer))
+            case LRN():
+                setattr(probe, name, LRN(layer.size, alpha=0.0))
             case ConvTranspose2d():
-                setattr(probe, name, ConvTranspose2d(3 * streams, layer.factor, layer.padding, np.float64))
+                window = layer.weight.shape[2]
+                setattr(probe, name, ConvTranspose2d(3 * streams, layer.factor, layer.padding, np.float64, window))
             case Dropout():
                 setattr(probe, name, Dropout(0, layer.layer))
     return probe

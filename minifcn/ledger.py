@@ -112,7 +112,7 @@ def _upsampling(network: FCN) -> Iterator[Line]:
         if isinstance(layer, BilinearUpsample):
             continue
         weight = layer.weight.numpy()
-        bilinear = init.bilinear(network.classes, layer.factor, weight.dtype)
+        bilinear = init.bilinear(network.classes, weight.shape[2], weight.dtype)
         if not _alive(weight):
             yield Line(False, "upsampling", f"{name} is all zero: no logit and no gradient can pass it, for ever")
         elif not np.array_equal(weight, bilinear):

@@ -375,6 +375,12 @@ def upsample_calls(case, rng):
     yield "bilinear_upsample_backward_input", (signed(rng, geo.y_shape), (geo.H, geo.W), factor, padding)
 
 
+def lrn_calls(case, rng):
+    x, dy, rule = signed(rng, case.shapes["x"]), signed(rng, case.shapes["x"]), tuple(case.arguments.values())
+    yield "lrn_backward_input", (dy, x, *rule)
+    yield "lrn_forward", (np.where(rng.random(x.shape) < 0.1, NAN, x), *rule)
+
+
 def crop_calls(case, rng):
     offset, size, shape = case.arguments["offset"], case.arguments["size"], case.shapes["x"]
     yield "crop_forward", (signed(rng, shape), offset, size)
@@ -432,6 +438,7 @@ CALLS = {
     "conv2d_relu": conv2d_relu_calls,
     "max_pool2d": max_pool2d_calls,
     "avg_pool2d": avg_pool2d_calls,
+    "lrn": lrn_calls,
     "bilinear_upsample": upsample_calls,
     "crop": crop_calls,
     "crop_sum": crop_sum_calls,

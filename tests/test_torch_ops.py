@@ -61,6 +61,7 @@ THEIRS = {
     "linear": F.linear,
     "max_pool2d": F.max_pool2d,
     "avg_pool2d": F.avg_pool2d,
+    "lrn": F.local_response_norm,
     "bilinear_upsample": bilinear_upsample,
     "relu": F.relu,
     "cross_entropy": cross_entropy,

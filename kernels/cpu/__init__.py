@@ -21,6 +21,7 @@ with own_cache():
     from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
     from .dropout import dropout_backward_input, dropout_forward
     from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
+    from .lrn import lrn_backward_input, lrn_forward
     from .optimizers import adam_step, sgd_step
     from .pool2d import (
         avg_pool2d_backward_input,
@@ -55,6 +56,8 @@ __all__ = [
     "cross_entropy_forward",
     "dropout_backward_input",
     "dropout_forward",
+    "lrn_backward_input",
+    "lrn_forward",
     "max_pool2d_backward_input",
     "max_pool2d_forward",
     "relu_backward_input",

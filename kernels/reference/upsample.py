@@ -11,21 +11,10 @@ import numpy as np
 from .. import checks, geometry
 
 
-def _matrix(size: int, out: int, factor: int, padding: int) -> np.ndarray:
-    """U [P, H] with U[p, i] = f[p + pad - F i], zero where the filter does not reach."""
-    taps = geometry.bilinear_filter(geometry.bilinear_window(factor))
-    u = np.zeros((out, size))
-    for i in range(size):
-        for t, tap in enumerate(taps):
-            p = factor * i + t - padding
-            if 0 <= p < out:
-                u[p, i] = tap
-    return u
-
-
 def _matrices(geo: geometry.UpsampleGeometry) -> tuple[np.ndarray, np.ndarray]:
-    (fh, fw), (ph, pw) = geo.factor, geo.padding
-    return _matrix(geo.H, geo.P, fh, ph), _matrix(geo.W, geo.Q, fw, pw)
+    """U [P, H] and U [Q, W], with U[p, i] = f[p + pad - F i]."""
+    along = zip((geo.H, geo.W), (geo.P, geo.Q), geo.factor, geo.padding, strict=True)
+    return tuple(np.array(geometry.bilinear_matrix(*axis, geometry.bilinear_window(axis[2]))) for axis in along)
 
 
 def bilinear_upsample_forward(x, factor, padding):

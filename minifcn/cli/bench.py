@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="fcn8s", choices=tuple(models.MODELS), help="network (default: fcn8s)")
-    parser.add_argument("--net", default="small", choices=tuple(models.BACKBONES), help="its trunk (default: small)")
+    trunks = tuple(name for name, backbone in models.BACKBONES.items() if backbone.skips)  # those that the peer knows
+    parser.add_argument("--net", default="small", choices=trunks, help="its trunk (default: small)")
     parser.add_argument("--size", default="128", help="images: 128 or 180x240, height first (default: 128)")
     parser.add_argument("--batch", type=int, default=8, help="images a batch (default: 8)")
     parser.add_argument("--classes", type=int, default=12, help="classes (default: 12)")

@@ -271,6 +271,43 @@ def _avg_pool2d() -> Example:
     )
 
 
+def _lrn() -> Example:
+    x, dy = (_array(values).reshape(1, 3, 1, 1) for values in ([1, 2, -1], [36, -49, 72]))
+    seen = {j: [c for c in (j - 1, j, j + 1) if 0 <= c < 3] for j in range(3)}
+    steps, s, outputs, shares = [], {}, [], []
+    for j, channels in seen.items():
+        at, values = f"[0,{j},0,0]", [x[0, c, 0, 0] for c in channels]
+        s[j] = 1 + sum(value**2 for value in values)
+        squares = " + ".join(f"({number(value)})^2" if value < 0 else f"{number(value)}^2" for value in values)
+        steps.append(f"s{at} = 1 + 3/3 ({squares}) = {number(s[j])}")
+        quotient = constant(f"x{at} / s{at}", x[0, j, 0, 0] / s[j], f"{number(x[0, j, 0, 0])}/{number(s[j])}")
+        outputs.append(add_up("y", (0, j, 0, 0), [(quotient,)]))
+        direct = constant(f"1 / s{at}", 1 / s[j], f"1/{number(s[j])}")
+        shares.append(Share(("x", (0, j, 0, 0)), (0, j, 0, 0), (direct,)))
+        for c in channels:
+            there = f"[0,{c},0,0]"
+            total = 1 + sum(x[0, i, 0, 0] ** 2 for i in seen[c])
+            damping = constant(f"(-2 / s{there}^2)", -2 / total**2, f"(-2/{number(total)}^2)")
+            factors = (damping, entry("x", x, 0, j, 0, 0), entry("x", x, 0, c, 0, 0))
+            shares.append(Share(("x", (0, j, 0, 0)), (0, c, 0, 0), factors))
+    return Example(
+        ops.lrn,
+        {"x": x},
+        dy,
+        outputs,
+        shares,
+        arguments={"size": 3, "alpha": 3, "beta": 1, "k": 1},
+        kind="curved",
+        steps=tuple(steps),
+        notes=(
+            "Three channels of one pixel. alpha = size = 3, beta = 1 and k = 1 leave y = x / s, s = 1 + a sum of "
+            "squares.",
+            "The outer channels have one neighbour, the middle one two: what is not there counts as 0.",
+            "Every dx has one term of its own y, and one for each channel whose s it stands in, its own among them.",
+        ),
+    )
+
+
 def _bilinear_upsample() -> Example:
     x = _plane([[16, 32], [0, 64]])
     slide = Slide(large=(4, 4), small=(2, 2), window=4, stride=2, padding=1)
@@ -614,6 +651,7 @@ EXAMPLES: dict[str, Example] = {
         _linear(),
         _max_pool2d(),
         _avg_pool2d(),
+        _lrn(),
         _bilinear_upsample(),
         _crop(),
         _crop_sum(),

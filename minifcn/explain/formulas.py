@@ -22,7 +22,20 @@ FUNCTIONS = ("exp", "log", "max", "ceil")
 OPERATORS = {"sum": "∑", "max": "max"}
 GRADIENT = re.compile(r"d([xyzwbalL]|skip)")
 VARIABLE = re.compile(rf"([B-HJ-Zb-z]|{GRADIENT.pattern})('s)?")  # in running text; A, I and a are words
-NAMES = ("skip", "stride", "pad", "dilation", "top", "left", "weight", "target", "output_padding")
+NAMES = (
+    "skip",
+    "stride",
+    "pad",
+    "dilation",
+    "top",
+    "left",
+    "weight",
+    "target",
+    "alpha",
+    "beta",
+    "size",
+    "output_padding",
+)
 RELATIONS = {"=": "=", "<": "&lt;", "<=": "≤", ">": "&gt;", ">=": "≥"}
 TOKEN = re.compile(r" {2,}|\s|output_padding|[A-Za-z][A-Za-z0-9]*(?:['-][A-Za-z]+)*|\d+(?:\.\d+)?|<=|>=|.", re.DOTALL)
 

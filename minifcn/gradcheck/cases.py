@@ -226,6 +226,19 @@ def avg_pool2d_cases(draw: st.DrawFn) -> OpCase:
 
 
 @st.composite
+def lrn_cases(draw: st.DrawFn) -> OpCase:
+    """Constants at which the sum matters, and the published ones."""
+    arguments = {
+        "size": draw(st.sampled_from([1, 3, 5, 7])),
+        "alpha": draw(st.sampled_from([1e-4, 0.5, 2.0])),
+        "beta": draw(st.sampled_from([0.5, 0.75, 2.0])),
+        "k": draw(st.sampled_from([0.5, 1.0, 2.0])),
+    }
+    shapes = {"x": (draw(batches), draw(channels), draw(st.integers(1, 4)), draw(st.integers(1, 4)))}
+    return OpCase(ops.lrn, shapes, draw(seeds), arguments, "curved")
+
+
+@st.composite
 def bilinear_upsample_cases(draw: st.DrawFn) -> OpCase:
     factor = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 4, 8]))
     padding = tuple(draw(st.integers(0, (geometry.bilinear_window(f) - 1) // 2)) for f in factor)
@@ -390,6 +403,7 @@ OPS: dict[str, Cases] = {
     "linear": linear_cases(),
     "max_pool2d": max_pool2d_cases(),
     "avg_pool2d": avg_pool2d_cases(),
+    "lrn": lrn_cases(),
     "bilinear_upsample": bilinear_upsample_cases(),
     "crop": crop_cases(),
     "crop_sum": crop_sum_cases(),

@@ -5,6 +5,8 @@ so are the weights. Paddings are those of the classifier; `trunk.py` says what a
 
     vgg16, vgg11    Simonyan and Zisserman, 2015, "Very deep convolutional networks", table 1: columns D and A
     small           vgg11 at a quarter of its width, for training from scratch on a laptop
+    alexnet         Krizhevsky, Sutskever and Hinton, 2012, in the form of Caffe's reference net (Jia et al., 2014): one
+                    column, its convolutions in two groups where the paper has two devices, pooling before normalisation
 """
 
 from __future__ import annotations
@@ -40,12 +42,19 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """Local response normalisation, with the published constants."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Backbone:
     """layers: from the image to pool5; fc: channels of fc6 and fc7; input_size: rows and columns of the classifier's
     images; skips: the poolings that FCN-16s and FCN-8s score, coarsest first.
     """
 
-    layers: tuple[Conv | Pool, ...]
+    layers: tuple[Conv | Pool | Norm, ...]
     fc: int
     input_size: int
     skips: tuple[str, ...] = ()
@@ -106,4 +115,20 @@ BACKBONES = {
     "vgg16": _vgg((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512), fc=4096),
     "vgg11": _vgg((64,), (128,), (256, 256), (512, 512), (512, 512), fc=4096),
     "small": _vgg((16,), (32,), (64, 64), (128, 128), (128, 128), fc=256),
+    "alexnet": Backbone(
+        (
+            Conv("conv1", 96, window=11, stride=4, padding=0),
+            Pool("pool1", window=3),
+            Norm("norm1"),
+            Conv("conv2", 256, window=5, padding=2, groups=2),
+            Pool("pool2", window=3),
+            Norm("norm2"),
+            Conv("conv3", 384),
+            Conv("conv4", 384, groups=2),
+            Conv("conv5", 256, groups=2),
+            Pool("pool5", window=3),
+        ),
+        fc=4096,
+        input_size=227,
+    ),
 }

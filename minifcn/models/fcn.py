@@ -14,6 +14,10 @@ Layer names are those of the released Caffe nets. Two geometries serve one set o
     exact   every layer pads by half its window, so that each map has exactly ceil(H / stride) rows, and all crops are
             at offset 0. Up to 40 % less work, and the default.
 
+AlexNet has FCN-32s only. Its scores are centred on pixels of the image, where VGG's lie between two, so its upsampling
+has a window of 63 for 64 and keeps its border; the crop of pad100 is 18. As fc6's window of 6 is even, it gives one row
+more in the exact geometry, whose crop is 47.
+
 No offset is typed in: each is the difference of two coordinate maps (`kernels.geometry.crop_offset`).
 """
 
@@ -73,6 +77,8 @@ class FCN(Trunk):
         checks.one_of("geometry", geometry, GEOMETRIES)
         checks.one_of("deconv", deconv, DECONVS)
         super().__init__(geometry, backbone, classes, width, fc, input_size, dropout, seed, dtype)
+        if stride < 32 and not self.plan.skips:
+            raise MinifcnError(f"stride (={stride}) must be 32 over {backbone}, which has no skips to make it finer")
         self.padded, self.deconv = geometry == "pad100", deconv
         if self.padded and self.plan.fc6_window < LEAST_WINDOW[stride]:
             raise MinifcnError(
@@ -91,11 +97,19 @@ class FCN(Trunk):
         padding = window // 2 if self.geometry == "exact" else 0
         return Conv2d(C, K, window, padding=padding, relu=True, rng=rng, dtype=self.dtype)
 
-    def _upsampling(self, factor: int) -> Layer:
-        padding = 0 if self.padded else geometry.bilinear_padding(factor)
+    def _upsampling(self, factor: int, source: CoordinateMap, target: CoordinateMap) -> Layer:
+        """Upsampling by `factor` of a map that lies at `source`, for a crop to one that lies at `target`.
+
+        Its window is 2 F, unless half a pixel would be left between the two: then it is 2 F - 1.
+        """
+        window = geometry.bilinear_window(factor)
+        upscored = source.then(geometry.conv_transpose_map(window, factor))
+        if (upscored.shift - target.shift).denominator != 1:
+            window -= 1
+        padding = 0 if self.padded or window % 2 else geometry.bilinear_padding(factor)
         if self.deconv == "learned":
-            return ConvTranspose2d(self.classes, factor, padding, self.dtype)
-        return BilinearUpsample(factor, padding)
+            return ConvTranspose2d(self.classes, factor, padding, self.dtype, window)
+        return BilinearUpsample(factor, padding, window)
 
     def _build_head(self, stride: int) -> None:
         """Upsampling and skips; each crop's offset is derived from the maps of the two layers it joins."""
@@ -106,10 +120,10 @@ class FCN(Trunk):
         for pool, finer, up in SKIPS:
             if stride > finer:
                 break
-            score = f"score_{pool}"
-            setattr(self, up, self._upsampling(2))
+            score, skip = f"score_{pool}", maps[pool]
+            setattr(self, up, self._upsampling(2, current, skip))
             setattr(self, score, Conv2d(self.channels[pool], self.classes, 1, dtype=self.dtype))
-            upscored, skip = current.then(getattr(self, up).coordinate_map()), maps[pool]
+            upscored = current.then(getattr(self, up).coordinate_map())
             if self.padded:  # the skip is larger: it is cropped to the upscored map
                 self.offsets[score], current = geometry.crop_offset(skip, upscored), upscored
             else:
@@ -117,7 +131,7 @@ class FCN(Trunk):
             self.skips.append((up, pool, score))
             coarse = finer
         self.last_upsampling = "upscore" if coarse == 32 else f"upscore{coarse}"
-        setattr(self, self.last_upsampling, self._upsampling(coarse))
+        setattr(self, self.last_upsampling, self._upsampling(coarse, current, CoordinateMap()))
         full = current.then(getattr(self, self.last_upsampling).coordinate_map())
         self.offsets[self.last_upsampling] = geometry.crop_offset(full, CoordinateMap())
 
@@ -148,22 +162,27 @@ class FCN(Trunk):
         `target` [N, H, W], an array or Tensor of integers. Raises ShapeError for a target of another shape, or with
         a label that is neither a class nor ignored.
         """
-        rule, last = (weight, ignore_index, reduction), getattr(self, self.last_upsampling)
-        if not isinstance(last, BilinearUpsample):
+        rule, window = (weight, ignore_index, reduction), self._window()
+        if window is None:
             return ops.cross_entropy(self(images), target, *rule)
         expect_shape("target", target.shape, (images.shape[0], *images.shape[2:]))
-        window = (last.factor, last.padding, self.offsets[self.last_upsampling])
         return ops.upsample_cross_entropy(self._scores(images), target, *window, *rule)
 
     def labels(self, images: Tensor) -> np.ndarray:
         """The class with the largest score of every pixel, [N, H, W], uint8 up to 256 classes; it has no gradient."""
-        last = getattr(self, self.last_upsampling)
+        window = self._window()
         with no_grad():
-            if not isinstance(last, BilinearUpsample):
+            if window is None:
                 return self(images).numpy().argmax(axis=1).astype(label_dtype(self.classes))
             x = self._scores(images)
-        window = (last.factor, last.padding, self.offsets[self.last_upsampling], images.shape[2:])
-        return x.place.to_host(x.place.kernel("upsample_argmax")(x.data, *window))
+        return x.place.to_host(x.place.kernel("upsample_argmax")(x.data, *window, images.shape[2:]))
+
+    def _window(self) -> tuple[int, int, int] | None:
+        """(factor, padding, offset) of the last upsampling, None where it is not the bilinear one of the kernels."""
+        last = getattr(self, self.last_upsampling)
+        if not isinstance(last, BilinearUpsample) or last.window != geometry.bilinear_window(last.factor):
+            return None
+        return last.factor, last.padding, self.offsets[self.last_upsampling]
 
     def _scores(self, x: Tensor) -> Tensor:
         """Class scores [N, classes, h, w] before the last upsampling."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import MinifcnError
-from ..nn import Conv2d, Dropout, MaxPool2d, Module
+from ..nn import LRN, Conv2d, Dropout, MaxPool2d, Module
 from ..tensor import Tensor
 from . import checks
-from .backbones import BACKBONES, Conv, Pool
+from .backbones import BACKBONES, Conv, Norm, Pool
 
 
 class Trunk(Module):
@@ -69,14 +69,18 @@ class Trunk(Module):
         """All layers below fc6; returns the channels of the last one."""
         C = 3
         for layer in self.plan.layers:
-            padding = self._padding(layer)
             match layer:
-                case Conv(name, K, window, stride):
-                    new = Conv2d(C, K, window, stride, padding, relu=True, rng=rng, dtype=self.dtype)
+                case Conv(name, K, window, stride, _, groups):
+                    padding = self._padding(layer)
+                    new = Conv2d(C, K, window, stride, padding, relu=True, rng=rng, dtype=self.dtype, groups=groups)
                     C = K
                 case Pool(name, window, stride):
-                    new = MaxPool2d(window, stride)
+                    padding = self._padding(layer)
+                    # A padded window is centred on its first pixel, and those of its stride reach all others.
+                    new = MaxPool2d(window, stride, padding, ceil_mode=padding == 0)
                     self.channels[name] = C
+                case Norm(name):
+                    new = LRN()
             self._add(name, new)
         return C
 

@@ -19,9 +19,9 @@ def he(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype) -> np.
     return (rng.standard_normal(shape, np.float32) * np.sqrt(2 / fan_in)).astype(dtype)
 
 
-def bilinear(classes: int, factor: int, dtype: np.dtype) -> np.ndarray:
-    """Weights [classes, classes, R, R] that upsample each class by `factor`, R = 2 F - F mod 2."""
-    taps = np.array(geometry.bilinear_filter(geometry.bilinear_window(factor)))
+def bilinear(classes: int, window: int, dtype: np.dtype) -> np.ndarray:
+    """Weights [classes, classes, window, window] that upsample each class by itself, by half the window rounded up."""
+    taps = np.array(geometry.bilinear_filter(window))
     weight = np.zeros((classes, classes, len(taps), len(taps)), dtype)
     weight[np.arange(classes), np.arange(classes)] = np.outer(taps, taps)
     return weight

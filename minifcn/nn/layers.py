@@ -38,15 +38,16 @@ class Conv2d(Layer):
         relu: bool = False,
         rng: np.random.Generator | None = None,
         dtype: np.dtype = np.float32,
+        groups: int = 1,
     ) -> None:
-        shape = (K, C, window, window)
+        shape = (K, C // groups, window, window)
         self.weight = Parameter(np.zeros(shape, dtype) if rng is None else init.he(shape, rng, dtype))
         self.bias = Parameter(np.zeros(K, dtype))
-        self.stride, self.padding, self.relu = stride, padding, relu
+        self.stride, self.padding, self.relu, self.groups = stride, padding, relu, groups
 
     def forward(self, x: Tensor) -> Tensor:
         op = ops.conv2d_relu if self.relu else ops.conv2d
-        return op(x, self.weight, self.bias, self.stride, self.padding)
+        return op(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.weight.shape[2], self.stride, self.padding)
@@ -78,16 +79,26 @@ class Linear(Module):
 
 
 class MaxPool2d(Layer):
-    """Maximum over square windows, Caffe's ceil mode."""
+    """Maximum over square windows; in Caffe's ceil mode the last one may hang over the edge."""
 
-    def __init__(self, window: int, stride: int) -> None:
-        self.window, self.stride = window, stride
+    def __init__(self, window: int, stride: int, padding: int = 0, ceil_mode: bool = True) -> None:
+        self.window, self.stride, self.padding, self.ceil_mode = window, stride, padding, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.window, self.stride, ceil_mode=True)
+        return ops.max_pool2d(x, self.window, self.stride, self.padding, ceil_mode=self.ceil_mode)
 
     def coordinate_map(self) -> CoordinateMap:
-        return geometry.conv_map(self.window, self.stride)
+        return geometry.conv_map(self.window, self.stride, self.padding)
+
+
+class LRN(Layer):
+    """Local response normalisation across channels; the defaults are those of Caffe's AlexNet."""
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.lrn(x, self.size, self.alpha, self.beta, self.k)
 
 
 class ReLU(Layer):
@@ -109,23 +120,30 @@ class Dropout(Layer):
 
 
 class BilinearUpsample(Layer):
-    """Fixed bilinear upsampling of each class by `factor`."""
+    """Fixed bilinear upsampling of each class by `factor`; `window` as of `ops.bilinear_upsample`."""
 
-    def __init__(self, factor: int, padding: int) -> None:
+    def __init__(self, factor: int, padding: int, window: int | None = None) -> None:
         self.factor, self.padding = factor, padding
+        self.window = geometry.bilinear_window(factor) if window is None else window
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.bilinear_upsample(x, self.factor, self.padding)
+        return ops.bilinear_upsample(x, self.factor, self.padding, self.window)
 
     def coordinate_map(self) -> CoordinateMap:
-        return geometry.conv_transpose_map(geometry.bilinear_window(self.factor), self.factor, self.padding)
+        return geometry.conv_transpose_map(self.window, self.factor, self.padding)
 
 
 class ConvTranspose2d(Layer):
-    """Learned upsampling by `factor`: a transposed convolution over all classes that starts as the bilinear one."""
+    """Learned upsampling by `factor`: a transposed convolution over all classes that starts as the bilinear one.
 
-    def __init__(self, classes: int, factor: int, padding: int, dtype: np.dtype = np.float32) -> None:
-        self.weight = Parameter(init.bilinear(classes, factor, dtype))
+    `window` as of `ops.bilinear_upsample`.
+    """
+
+    def __init__(
+        self, classes: int, factor: int, padding: int, dtype: np.dtype = np.float32, window: int | None = None
+    ) -> None:
+        window = geometry.bilinear_window(factor) if window is None else window
+        self.weight = Parameter(init.bilinear(classes, window, dtype))
         self.factor, self.padding = factor, padding
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .dropout import Dropout, dropout
 from .exp import Exp, exp
 from .linear import Linear, linear
 from .log import Log, log
+from .lrn import LRN, lrn
 from .max_pool2d import MaxPool2d, max_pool2d
 from .multiply import Multiply, multiply
 from .power import Power, power
@@ -29,6 +30,7 @@ from .sum import Sum, mean, sum
 from .upsample_cross_entropy import UpsampleCrossEntropy, upsample_cross_entropy
 
 __all__ = [
+    "LRN",
     "Add",
     "AvgPool2d",
     "BilinearUpsample",
@@ -65,6 +67,7 @@ __all__ = [
     "exp",
     "linear",
     "log",
+    "lrn",
     "max_pool2d",
     "mean",
     "multiply",
