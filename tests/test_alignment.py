@@ -102,6 +102,49 @@ def test_every_step_continues_the_one_it_reads():
                 assert (step.total.scale, step.total.shift) == known[step.layer]
 
 
+ALEXNET = {
+    # conv1 (100 - 5)/4 = 95/4; pool1 and pool2 (b - 1)/2; fc6 b - 5/2; upscore 32 b + 31
+    "pad100": {"conv1": F(95, 4), "pool1": F(91, 8), "pool2": F(83, 16), "pool5": F(67, 32), "fc6": F(-13, 32)},
+    # half of every odd window: nothing moves; fc6's window of 6, padded by 3, begins half a pixel early
+    "exact": {"conv1": F(0), "pool1": F(0), "pool2": F(0), "pool5": F(0), "fc6": F(1, 2)},
+}
+ALEXNET_CROP = {"pad100": 18, "exact": 47}
+
+
+@pytest.mark.parametrize("deconv", ["fixed", "learned"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_alexnet_is_aligned_by_a_window_of_63(geometry, deconv):
+    net = build("fcn32s", backbone="alexnet", geometry=geometry, deconv=deconv, classes=2, width=1e-3)
+    derivation = alignment.derive(net)
+    steps = {step.layer: step for step in derivation.steps}
+    assert {name: steps[name].total.shift for name in ALEXNET[geometry]} == ALEXNET[geometry]
+    assert (steps["upscore"].window, steps["upscore"].padding) == (63, 0)
+    assert net.offsets == {crop.layer: crop.offset for crop in derivation.crops} == {"upscore": ALEXNET_CROP[geometry]}
+    assert derivation.infeasible(range(1, 1001)) == []
+    for size in ((375, 97), (224, 131)):
+        assert alignment.ramp_error(net, size) < 1e-9
+    net.offsets["upscore"] -= 1
+    assert alignment.ramp_error(net, (131, 97)) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_window_of_64_would_leave_alexnet_half_a_pixel_off():
+    """18.5 pixels, which is no crop."""
+    net = build("fcn32s", backbone="alexnet", geometry="pad100", classes=2, width=1e-3)
+    net.upscore.window = 64
+    with pytest.raises(ShapeError, match=r"crop offset \(=37/2\) must be an integer"):
+        alignment.derive(net).sizes(100)
+
+
+def test_sizes_of_a_500_pixel_image_in_alexnet():
+    """(500 + 200 - 11)//4 + 1 = 173; ceil(170/2) + 1 = 86; 43; 21; 16; 32*15 + 63 = 543. Exact: ceil(500/s)."""
+    layers = ("conv1", "pool1", "pool2", "pool5", "fc6", "upscore")
+    expected = {"pad100": (173, 86, 43, 21, 16, 543), "exact": (125, 63, 32, 16, 17, 575)}
+    for geometry, rows in expected.items():
+        net = build("fcn32s", backbone="alexnet", geometry=geometry, classes=2, width=1e-3)
+        sizes = alignment.derive(net).sizes(500)
+        assert tuple(sizes[name] for name in layers) == rows
+
+
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +315,12 @@ def test_command_says_how_far_off_a_centred_crop_is(capsys):
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_command_for_every_model(model, geometry, capsys):
     assert run(model, "--geometry", geometry, "--backbone", "vgg16", "--size", "97x131") == 0
+    assert "Aligned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_command_for_alexnet(geometry, capsys):
+    assert run("fcn32s", "--geometry", geometry, "--backbone", "alexnet", "--size", "97x131") == 0
     assert "Aligned" in capsys.readouterr().out
 
 

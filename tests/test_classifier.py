@@ -16,6 +16,7 @@ from minifcn.alignment import ramp_error
 from minifcn.errors import MinifcnError
 from minifcn.kernels.checks import ShapeError
 from minifcn.models import FCN, Classifier, build
+from minifcn.nn import Conv2d
 
 SIZE = 96  # three pixels of pool5
 
@@ -35,13 +36,16 @@ def images(size, batch=1, seed=0, dtype=np.float64):
     return np.random.default_rng(seed).standard_normal((batch, 3, *size)).astype(dtype)
 
 
-def unpad(net):
-    """Take all padding from the trunk: then the classifier on a crop sees what the FCN sees there."""
-    for name in net.trunk:
-        layer = getattr(net, name)
-        if hasattr(layer, "padding"):
-            layer.padding = 0
-    return net
+def dense(net, padded=True) -> FCN:
+    """`net` as an FCN with the classifier's paddings, in evaluation mode; without `padded`, both have none at all."""
+    fcn = net.to_fcn(geometry="pad100").eval()
+    first = net.trunk[0]
+    getattr(fcn, first).padding = getattr(net, first).padding
+    for name in () if padded else net.trunk:
+        for layer in (getattr(net, name), getattr(fcn, name)):
+            if isinstance(layer, Conv2d):
+                layer.padding = 0
+    return fcn
 
 
 def near(found, expected, limit=1e-12):
@@ -83,6 +87,17 @@ def test_scores_have_one_row_an_image(batch, size, classes):
     assert net.labels(Tensor(images((size, size), batch))).shape == (batch,)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "count"), [("vgg16", 138_357_544), ("vgg11", 132_863_336), ("alexnet", 60_965_224)]
+)
+def test_parameters_of_the_published_classifiers(monkeypatch, backbone, count):
+    """With 1000 classes, as counted in the papers' released weights; nothing is allocated."""
+    monkeypatch.setattr("minifcn.nn.init.he", lambda shape, rng, dtype: np.broadcast_to(dtype.type(0), shape))
+    monkeypatch.setattr("minifcn.nn.module._in_order", lambda array: array)
+    net = build("classifier", backbone=backbone, classes=1000)
+    assert sum(parameter.size for parameter in net.parameters()) == count
+
+
 def test_channels_of_fc6_and_fc7_can_be_set():
     for net in (small(fc=9), build("fcn8s", backbone="small", width=0.1, fc=9)):
         shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
@@ -100,6 +115,7 @@ def test_channels_of_fc6_and_fc7_can_be_set():
         ({"width": -1}, r"width \(=-1\) must be above 0"),
         ({"width": float("inf")}, r"width \(=inf\) must be above 0 and finite"),
         ({"fc": 0}, r"fc \(=0\) must be an integer of at least 1"),
+        ({"backbone": "alexnet", "input_size": 20}, r"input_size \(=20\) is too small at pool2: window \(=3"),
         ({"input_size": 0}, r"input_size \(=0\) must be an integer of at least 1"),
         ({"dropout": 1.0}, r"dropout probability \(=1.0\) must be at least 0 and below 1"),
     ],
@@ -120,7 +136,7 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_settings_of_fcns_out_of_range_are_named(settings, message):
     with pytest.raises(MinifcnError, match=message):
         build("fcn8s", backbone="small", width=0.1, **settings)
-    with pytest.raises(MinifcnError, match=r"must be one of $"):
+    with pytest.raises(MinifcnError, match=r"there is none$"):
         build("fcn32s", backbone="small", width=0.1, skip_scales={"pool4": 1})
 
 
@@ -181,53 +197,59 @@ def test_a_target_of_another_shape_is_refused(target):
 @given(size=st.integers(1, 100), batch=st.integers(0, 2), seed=st.integers(0, 99))
 def test_convolutionalised_equals_fully_connected_at_its_own_size(size, batch, seed):
     net, x = small(input_size=size, width=0.05), images((size, size), batch, seed)
-    fcn = net.to_fcn(geometry="exact").eval()
-    fcn.fc6.padding = 0  # as in the classifier; the other layers of "exact" pad as VGG does
+    fcn = dense(net)
     scores = through(fcn, fcn.trunk, x)
     assert scores.shape[2:] == (1, 1)
     near(scores[:, :, 0, 0], net(Tensor(x)).numpy())
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("vgg16", 224), ("vgg11", 64), ("alexnet", 227), ("alexnet", 99)])
+def test_convolutionalised_equals_fully_connected_for_every_backbone(backbone, size):
+    net, x = small(backbone=backbone, input_size=size, width=0.02, fc=9), 100 * images((size, size))
+    fcn = dense(net)
+    near(through(fcn, fcn.trunk, x)[:, :, 0, 0], net(Tensor(x)).numpy())
 
 
 @settings(max_examples=20, deadline=None)
 @given(window=st.integers(1, 4), rows=st.integers(1, 4), columns=st.integers(1, 4), seed=st.integers(0, 99))
 def test_from_pool5_on_every_output_is_the_classifier_on_its_window(window, rows, columns, seed):
     net = small(input_size=32 * window, width=0.05)
-    fcn = net.to_fcn(geometry="exact").eval()
-    fcn.fc6.padding = 0
     C = net.channels["pool5"]
     pool5 = np.random.default_rng(seed).standard_normal((2, C, window + rows - 1, window + columns - 1))
-    dense = through(fcn, ["fc6", "fc7", "score_fr"], pool5)
-    assert dense.shape[2:] == (rows, columns)
+    scores = through(dense(net), ["fc6", "fc7", "score_fr"], pool5)
+    assert scores.shape[2:] == (rows, columns)
     for p, q in np.ndindex(rows, columns):
         crop = pool5[:, :, p : p + window, q : q + window]
-        near(dense[:, :, p, q], through(net, ["fc6", "fc7", "fc8"], crop))
+        near(scores[:, :, p, q], through(net, ["fc6", "fc7", "fc8"], crop))
 
 
-@settings(max_examples=8, deadline=None)
+@pytest.mark.parametrize(("backbone", "input_size", "side"), [("small", 128, 246), ("alexnet", 99, 227)])
+@settings(max_examples=5, deadline=None)
 @given(rows=st.integers(1, 3), columns=st.integers(1, 3), seed=st.integers(0, 99))
-def test_without_padding_the_dense_output_is_the_classifier_slid_by_its_stride(rows, columns, seed):
-    """4 x 4 of pool5 come from 246 x 246 pixels: 244, 122; 120, 60; 56, 28; 24, 12; 8, 4, and no window hangs over."""
-    side = 246
-    net = small(width=0.02, input_size=128)  # fc6 sees 4 x 4
-    fcn = unpad(net.to_fcn(geometry="exact").eval())
-    unpad(net)
+def test_without_padding_the_dense_output_is_the_classifier_slid_by_its_stride(
+    backbone, input_size, side, rows, columns, seed
+):
+    """No window hangs over the edge: 246, 244, 122; 120, 60; 56, 28; 24, 12; 8, 4, which is fc6's window; and for
+    AlexNet, whose windows of 3 overlap, 227, 55, 27; 23, 11; 9, 7, 5, 2.
+    """
+    net = small(backbone=backbone, width=0.02, fc=9, input_size=input_size)
+    fcn = dense(net, padded=False)
     x = images((side + 32 * (rows - 1), side + 32 * (columns - 1)), seed=seed)
-    dense = through(fcn, fcn.trunk, x)
-    assert dense.shape[2:] == (rows, columns)
+    scores = through(fcn, fcn.trunk, x)
+    assert scores.shape[2:] == (rows, columns)
     for p, q in np.ndindex(rows, columns):
         crop = x[:, :, 32 * p : 32 * p + side, 32 * q : 32 * q + side]
-        near(dense[:, :, p, q], through(net, net.trunk, crop))
+        near(scores[:, :, p, q], through(net, net.trunk, crop))
 
 
 def test_with_padding_a_window_inside_an_image_is_not_the_classifier_on_its_crop():
     """The classifier pads the crop with zeros where the FCN sees the neighbouring pixels: the limit of the claim."""
     net = small()
-    fcn = net.to_fcn(geometry="exact").eval()
-    fcn.fc6.padding = 0
+    fcn = dense(net)
     x = images((SIZE + 64, SIZE + 64))
-    dense = through(fcn, fcn.trunk, x)[:, :, 1, 1]
+    inside = through(fcn, fcn.trunk, x)[:, :, 1, 1]
     alone = net(Tensor(x[:, :, 32 : 32 + SIZE, 32 : 32 + SIZE])).numpy()
-    assert np.abs(dense - alone).max() > 1e-3 * np.abs(alone).max()
+    assert np.abs(inside - alone).max() > 1e-3 * np.abs(alone).max()
 
 
 @pytest.mark.parametrize("wrong", ["channels last", "window turned"])
@@ -240,9 +262,8 @@ def test_the_comparison_sees_a_wrong_order_of_fc6(wrong):
     else:
         K, C, R, S = fc6.shape
         fc6 = fc6.reshape(K, R, S, C).transpose(0, 3, 1, 2)
-    fcn = net.to_fcn().eval()
+    fcn = dense(net)
     fcn.load_state_dict(weights | {"fc6.weight": fc6})
-    fcn.fc6.padding = 0
     x = images((SIZE, SIZE))
     expected = net(Tensor(x)).numpy()
     assert np.abs(through(fcn, fcn.trunk, x)[:, :, 0, 0] - expected).max() > 1e-3 * np.abs(expected).max()

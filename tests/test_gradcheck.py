@@ -245,6 +245,15 @@ MUTANTS = {
     "max-pool dx shifted": ("max_pool2d", "max_pool2d_backward_input", shifted),
     "average divides by the whole window": ("avg_pool2d", "avg_pool2d_backward_input", always_include_pad),
     "average dx 0.05 % too large": ("avg_pool2d", "avg_pool2d_backward_input", scaled(1.0005)),
+    "LRN forgets the neighbours": (
+        "lrn", "lrn_backward_input", lambda true, dy, x, size, alpha, *rest: true(dy, x, 1, alpha / size, *rest),
+    ),
+    "LRN does not divide alpha": (
+        "lrn", "lrn_backward_input", lambda true, dy, x, size, alpha, *rest: true(dy, x, size, alpha * size, *rest),
+    ),
+    "LRN forgets the way through s": (
+        "lrn", "lrn_backward_input", lambda true, dy, x, *rule: dy * reference.lrn_forward(x, *rule) / x,
+    ),
     "upsampling dx shifted": ("bilinear_upsample", "bilinear_upsample_backward_input", shifted),
     "crop dx at the wrong place": ("crop", "crop_backward_input", shifted),
     "ReLU passes everything": ("relu", "relu_backward_input", lambda true, dy, y: dy.copy()),

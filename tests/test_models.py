@@ -113,6 +113,42 @@ def test_parameters_of_fcn8s_with_vgg16_and_21_classes(monkeypatch):
     assert sum(name.startswith("conv") and name.endswith("weight") for name in counts) == 13
 
 
+def test_parameters_of_fcn_alexnet(monkeypatch):
+    monkeypatch.setattr("minifcn.nn.init.he", lambda shape, rng, dtype: np.broadcast_to(dtype.type(0), shape))
+    monkeypatch.setattr("minifcn.nn.module._in_order", lambda array: array)  # nothing is allocated
+    net = build("fcn32s", backbone="alexnet", classes=21)
+    assert sum(parameter.size for parameter in net.parameters()) == 56_954_261
+    names = [name.removesuffix(".bias") for name, _ in net.named_parameters() if name.endswith("bias")]
+    assert names == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "score_fr"]
+
+
+@pytest.mark.parametrize("width", [1e-9, 0.01, 0.13, 1.0])
+def test_channels_of_alexnet_keep_their_groups(width):
+    for layer in BACKBONES["alexnet"].scaled(width).layers:
+        assert getattr(layer, "channels", 2) % 2 == 0
+
+
+@pytest.mark.parametrize("model", ["fcn16s", "fcn8s", "fcn8s-at-once"])
+def test_alexnet_has_no_skips(model):
+    with pytest.raises(MinifcnError, match="must be 32 over alexnet, which has no skips"):
+        build(model, backbone="alexnet", width=0.01)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("deconv", ["fixed", "learned"])
+def test_alexnet_has_scores_for_every_pixel_and_one_loss(geometry, deconv):
+    net = build("fcn32s", backbone="alexnet", classes=4, width=0.02, geometry=geometry, deconv=deconv, dropout=0)
+    with_random_scores(net)
+    for size in ((1, 1), (1, 64), (17, 1), (31, 33), (97, 64)):
+        x, target = image(size), labels(size)
+        logits = net(Tensor(x))
+        assert logits.shape == (1, 4, *size)
+        assert net.loss(Tensor(x), target).item() == minifcn.cross_entropy(logits, target).item()
+        assert np.array_equal(net.labels(Tensor(x)), logits.numpy().argmax(1))
+    _, found = gradients(net, image((97, 64)), labels((97, 64)))
+    assert all(gradient.any() and np.isfinite(gradient).all() for gradient in found.values())
+
+
 def test_learned_upsampling_adds_its_weights():
     fixed, learned = (dict(small(deconv=deconv).named_parameters()) for deconv in ("fixed", "learned"))
     extra = {name: learned[name].shape for name in learned if name not in fixed}

@@ -14,7 +14,7 @@ from minifcn.kernels.checks import ShapeError
 from minifcn.ops.conv2d_relu import PARTS
 
 EXAMPLES = 25
-LINEAR = {"conv2d", "conv_transpose2d", "avg_pool2d", "bilinear_upsample", "crop", "crop_sum"}
+LINEAR = {"conv2d", "conv_transpose2d", "linear", "avg_pool2d", "bilinear_upsample", "crop", "crop_sum"}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -129,6 +129,81 @@ def test_the_loss_of_upsampled_scores_is_that_of_the_three_ops(device, dtype, ca
     limit = 1e-12 if dtype == "float64" else 3e-5
     np.testing.assert_allclose(fused.numpy(), composed.numpy(), rtol=limit, atol=limit)
     np.testing.assert_allclose(grad(one), grad(other), rtol=0, atol=limit * max(1, np.abs(grad(other)).max(initial=0)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("device", known_devices())
+def test_normalisation_by_hand(device, dtype):
+    """alpha / size = 1/3 * 6 = 2, beta = 1/2: s = 1 + 2 (sum of squares): 3, 11, 9 of 1, 0, 2 are 1 + 2, 1 + 10, 9."""
+    x = leaf(np.reshape([1.0, 0.0, 2.0], (1, 3, 1, 1)), dtype, device=device)
+    y = ops.lrn(x, 3, 6, 0.5, 1)
+    expected = [1 / 3**0.5, 0, 2 / 9**0.5]
+    np.testing.assert_allclose(y.numpy()[0, :, 0, 0], expected, rtol=1e-6 if dtype == "float32" else 1e-15)
+
+
+@pytest.mark.parametrize("device", known_devices())
+def test_a_nan_in_normalisation_reaches_its_window_alone(device):
+    x = np.ones((2, 9, 2, 2))
+    x[1, 4, 0, 1] = np.nan
+    touched = np.zeros(x.shape, bool)
+    touched[1, 2:7, 0, 1] = True
+    np.testing.assert_array_equal(np.isnan(ops.lrn(Tensor(x, device=device)).numpy()), touched)
+    leaf_x = leaf(x, device=device)
+    ops.lrn(leaf_x).backward(np.ones(x.shape))
+    touched[1, :, 0, 1] = True  # an s that is NaN reaches two channels further
+    np.testing.assert_array_equal(np.isnan(grad(leaf_x)), touched)
+
+
+@pytest.mark.parametrize("device", known_devices())
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 4}, r"size \(=4\) must be an odd number of channels"),
+        ({"size": 0}, r"size \(=0\) must be an odd number"),
+        ({"size": 2.5}, r"size \(=2.5\) must be an odd number"),
+        ({"alpha": -1}, r"alpha \(=-1\) must be at least 0"),
+        ({"k": 0}, r"k \(=0\) above 0"),
+        ({"k": float("nan")}, r"k \(=nan\) above 0"),
+    ],
+)
+def test_normalisation_refuses_what_has_no_power(device, arguments, message):
+    with pytest.raises(ShapeError, match=message):
+        ops.lrn(Tensor(np.ones((1, 2, 3, 3)), device=device), **arguments)
+
+
+@pytest.mark.parametrize(("x", "weight"), [((2, 3), (4, 5)), ((2, 3, 1, 1), (4, 3)), ((2, 3), (4, 3, 1, 1))])
+def test_a_linear_layer_of_other_sizes_is_refused(x, weight):
+    with pytest.raises(ShapeError, match=r"must be \[N, D\], and weight"):
+        ops.linear(Tensor(np.ones(x)), Tensor(np.ones(weight)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("device", known_devices())
+@given(
+    factor=st.tuples(st.integers(1, 4), st.integers(1, 8)),
+    window=st.integers(1, 9),
+    size=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    batch=st.integers(0, 2),
+    seed=st.integers(0, 99),
+)
+def test_upsampling_with_another_window_is_a_transposed_convolution(device, dtype, factor, window, size, batch, seed):
+    """The filter of the formula: 1 - |t - (R - 1) / 2| / ceil(R / 2)."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(window)
+    taps = 1 - abs(t - (window - 1) / 2) / ((window + 1) // 2)
+    filters = np.zeros((3, 3, window, window), dtype)
+    filters[range(3), range(3)] = np.outer(taps, taps)
+    one, other = (leaf(rng.standard_normal((batch, 3, *size)), dtype, device=device) for _ in range(2))
+    other.data[...] = one.data
+    padding = tuple(int(rng.integers(0, (window + 1) // 2)) for _ in range(2))
+    found = ops.bilinear_upsample(one, factor, padding, window)
+    expected = conv_transpose2d(other, Tensor(filters, device=device), None, factor, padding)
+    dy = rng.standard_normal(found.shape).astype(dtype)
+    found.backward(dy)
+    expected.backward(dy)
+    limit = 1e-13 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=limit * 10)
+    np.testing.assert_allclose(grad(one), grad(other), rtol=0, atol=limit * 100)
 
 
 @pytest.mark.parametrize("device", known_devices())

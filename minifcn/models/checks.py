@@ -12,7 +12,10 @@ from ..errors import MinifcnError
 def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
     """Raise MinifcnError unless `value` is one of `known`."""
     if value not in known:
-        raise MinifcnError(f"{name} (={value!r}) must be one of {', '.join(str(one) for one in known)}")
+        names = ", ".join(str(one) for one in known)
+        raise MinifcnError(
+            f"{name} (={value!r}) must be one of {names}" if names else f"{name} (={value!r}): there is none"
+        )
 
 
 def integer(name: str, value: Any, least: int) -> None:
