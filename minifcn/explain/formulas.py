@@ -22,20 +22,8 @@ FUNCTIONS = ("exp", "log", "max", "ceil")
 OPERATORS = {"sum": "∑", "max": "max"}
 GRADIENT = re.compile(r"d([xyzwbalL]|skip)")
 VARIABLE = re.compile(rf"([B-HJ-Zb-z]|{GRADIENT.pattern})('s)?")  # in running text; A, I and a are words
-NAMES = (
-    "skip",
-    "stride",
-    "pad",
-    "dilation",
-    "top",
-    "left",
-    "weight",
-    "target",
-    "alpha",
-    "beta",
-    "size",
-    "output_padding",
-)
+SETTINGS = ("stride", "pad", "dilation", "top", "left", "size", "alpha", "beta", "output_padding")
+NAMES = ("skip", "weight", "target", *SETTINGS)
 RELATIONS = {"=": "=", "<": "&lt;", "<=": "≤", ">": "&gt;", ">=": "≥"}
 TOKEN = re.compile(r" {2,}|\s|output_padding|[A-Za-z][A-Za-z0-9]*(?:['-][A-Za-z]+)*|\d+(?:\.\d+)?|<=|>=|.", re.DOTALL)
 

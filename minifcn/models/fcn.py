@@ -40,7 +40,7 @@ from .trunk import Trunk, expect_images
 
 GEOMETRIES = ("exact", "pad100")
 DECONVS = ("fixed", "learned")
-SKIPS = (("pool4", 16, "upscore2"), ("pool3", 8, "upscore_pool4"))  # (pooling, its stride, the upsampling to it)
+SKIPS = {"pool4": (16, "upscore2"), "pool3": (8, "upscore_pool4")}  # by pooling: its stride, the upsampling to it
 AT_ONCE_SCALES = {"pool4": 0.01, "pool3": 0.0001}  # Shelhamer et al., 2017, and the released at-once net
 
 # With pad100 a larger window of fc6 makes the score map smaller. With a smaller one than these, by stride, some images
@@ -117,7 +117,8 @@ class FCN(Trunk):
         current = maps["score_fr"]
         self.skips: list[tuple[str, str, str]] = []  # (upsampling, pooling, its score layer)
         coarse = 32
-        for pool, finer, up in SKIPS:
+        for pool in self.plan.skips:
+            finer, up = SKIPS[pool]
             if stride > finer:
                 break
             score, skip = f"score_{pool}", maps[pool]
