@@ -41,10 +41,10 @@ def dense(net, padded=True) -> FCN:
     fcn = net.to_fcn(geometry="pad100").eval()
     first = net.trunk[0]
     getattr(fcn, first).padding = getattr(net, first).padding
-    for name in () if padded else net.trunk:
-        for layer in (getattr(net, name), getattr(fcn, name)):
-            if isinstance(layer, Conv2d):
-                layer.padding = 0
+    for network in () if padded else (net, fcn):
+        for name in network.trunk:
+            if isinstance(getattr(network, name), Conv2d):
+                getattr(network, name).padding = 0
     return fcn
 
 

@@ -131,14 +131,6 @@ def test_fcns_score_as_pytorchs_do(backbone, deconv, geometry):
         assert off(net(Tensor(x)).numpy(), segment(weights_of(net), torch.from_numpy(x), backbone, geometry)) < 1e-4
 
 
-def test_alexnet_at_full_width():
-    """61 million weights."""
-    net = randomised(build("classifier", backbone="alexnet", classes=CLASSES))
-    x = image("alexnet", (227, 227), scale=100)
-    with no_grad(), torch.no_grad():
-        assert off(net(Tensor(x)).numpy(), classify(weights_of(net), torch.from_numpy(x), "alexnet")) < 1e-4
-
-
 @pytest.mark.parametrize("geometry", ["exact", "pad100", "classifier"])
 def test_gradients_of_alexnet(geometry):
     """Float64, every parameter, through groups, overlapping windows and normalisation."""
