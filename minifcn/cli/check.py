@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ops_using(kernel: str) -> list[str]:
-    """The ops that call `kernel`, by the naming rule OP_forward, OP_backward_INPUT, and transposed convolution."""
+    """The ops that call `kernel`, named OP_forward or OP_backward_INPUT, and the ops that have none of their own."""
     used = [op for op in OPS if kernel.startswith((f"{op}_forward", f"{op}_backward", f"{op}_step"))]
-    return used + {"conv2d": ["conv_transpose2d"], "crop": ["crop_sum"]}.get(used[0] if used else "", [])
+    return used + {"conv2d": ["conv_transpose2d", "linear"], "crop": ["crop_sum"]}.get(used[0] if used else "", [])
 
 
 def _reports(arguments: argparse.Namespace, names: list[str], kernels: dict[str, Callable]) -> Iterator[Report]:
