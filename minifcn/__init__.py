@@ -58,6 +58,7 @@ _ON_DEMAND = {
     "Run": "training",
     "Segmenter": "segmenter",
     "TrainConfig": "training",
+    "convert": "weights",
     "open_dataset": "data",
     "scores": "metrics",
 }
@@ -82,6 +83,7 @@ __all__ = [
     "conv2d",
     "conv2d_relu",
     "conv_transpose2d",
+    "convert",
     "crop",
     "crop_sum",
     "cross_entropy",

@@ -16,7 +16,7 @@ from ..errors import MinifcnError
 from ..kernels.checks import ShapeError
 from ..kernels.settings import SettingError
 
-COMMANDS = ("train", "evaluate", "predict", "doctor", "check", "explain", "align", "bench")
+COMMANDS = ("train", "evaluate", "predict", "convert", "doctor", "check", "explain", "align", "bench")
 
 
 def _parser(names: Sequence[str]) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -39,6 +39,16 @@ def tracked(items: Iterable[Any], total: int, description: str) -> Iterable[Any]
     """`items`, with a progress bar while they are used."""
     with progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+def number_list(kind: type) -> Callable[[str], tuple]:
+    """A type for argparse: numbers between commas, or sizes as in 96x128."""
+
+    def parse(text: str) -> tuple:
+        return tuple(kind(part) for part in text.replace("x", ",").split(","))
+
+    parse.__name__ = f"list of {kind.__name__}s"  # argparse quotes it
+    return parse
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

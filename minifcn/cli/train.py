@@ -19,17 +19,9 @@ from ..errors import TrainingError
 from ..kernels import memory
 from ..metrics import Scores
 from ..training import Observer, Run, TrainConfig
-from .console import add_threads, console, number, progress_bar
+from .console import add_threads, console, number, number_list, progress_bar
 
 HELP = "train a fully convolutional network, or resume a run"
-
-
-def _number_list(kind: type) -> Any:
-    def parse(text: str) -> tuple:
-        return tuple(kind(part) for part in text.replace("x", ",").split(","))
-
-    parse.__name__ = f"list of {kind.__name__}s"  # argparse quotes it
-    return parse
 
 
 def _parser_of(setting: Field) -> dict[str, Any]:
@@ -38,8 +30,8 @@ def _parser_of(setting: Field) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if setting.metadata["choices"]:
         return {"choices": setting.metadata["choices"]}
-    kinds = {"int": int, "float": float, "str": str, "tuple[float, ...]": _number_list(float)}
-    kinds["tuple[int, ...]"] = _number_list(int)
+    kinds = {"int": int, "float": float, "str": str, "tuple[float, ...]": number_list(float)}
+    kinds["tuple[int, ...]"] = number_list(int)
     return {"type": kinds[setting.type.removesuffix(" | None")], "metavar": setting.name.upper()}
 
 
