@@ -10,15 +10,16 @@ from rich.table import Table
 
 from ..errors import MinifcnError
 from ..files import write_json
-from ..models import BACKBONES, DECONVS, GEOMETRIES
-from ..models import MODELS as NETWORKS
+from ..models import BACKBONES, DECONVS, GEOMETRIES, NETWORKS
 from ..weights import Conversion, Entry, convert
 from ..weights.conversion import CHOICES
+from ..weights.fitting import times
 from ..weights.formats import KNOWN
 from .console import console, number_list
 
 HELP = "make a network from another framework's weights: a classifier becomes an FCN, tensor by tensor"
-_SETTINGS = ("fc", "width", "geometry", "deconv", "dropout")
+_SETTINGS = ("fc", "width", "input_size", "dropout", "geometry", "deconv")
+_OF_FCNS = ("geometry", "deconv")
 
 
 def _target(text: str) -> tuple[str, str]:
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replace", type=lambda text: text.split(","), default=[], metavar="LAYER,...", help="layers to start anew"
     )
     network.add_argument("--width", type=float, help="multiplies all channel numbers (1)")
+    network.add_argument("--input-size", type=int, metavar="N", help="rows of a classifier's images (the backbone's)")
     network.add_argument("--geometry", choices=GEOMETRIES, help="default: exact")
     network.add_argument("--deconv", choices=DECONVS, help="default: fixed")
     network.add_argument("--dropout", type=float, metavar="P", help="probability after fc6 and fc7 (0.5)")
@@ -69,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists():
         raise MinifcnError(f"{out} exists already: remove it, or name another file by --out")
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
+    if model == "classifier" and (odd := [f"--{name}" for name in _OF_FCNS if name in given]):
+        raise MinifcnError(f"{', '.join(odd)}: a classifier has none")
     convention = {name: getattr(arguments, name) for name in ("layout", "flatten", "colors", "mean", "std")}
     conversion = convert(
         arguments.source,
@@ -109,15 +113,11 @@ def _report(conversion: Conversion, out: Path) -> None:
 def _row(entry: Entry) -> tuple[str, ...]:
     return (
         entry.source or "-",
-        _times(entry.shape),
+        times(entry.shape),
         entry.target or "-",
-        _times(entry.target_shape),
+        times(entry.target_shape),
         entry.how,
     )
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _numbers(values: tuple[float, ...]) -> str:
