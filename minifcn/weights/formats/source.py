@@ -117,10 +117,11 @@ def flattened(value: Any, unwrap: Callable[[Any], Any] = lambda value: value) ->
     waiting, seen = [((), value)], 0
     while waiting:
         keys, value = waiting.pop()
-        value, name, seen = unwrap(value), "/".join(map(str, keys)), seen + 1
+        value, seen = unwrap(value), seen + 1
         if seen > ENTRIES or len(keys) > DEPTH:
             raise ValueError("containers within containers without end")
         if isinstance(value, np.ndarray):
+            name = "/".join(map(str, keys))
             if name in arrays:
                 raise ValueError(f"two arrays are called {name!r}")
             arrays[name] = value
