@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from ...errors import CheckpointError
 from . import caffe_file, keras_file, numpy_file, onnx_file, safetensors_file, torch_file
-from .source import Convention, Source
+from .source import Convention, Source, reading
 
 __all__ = ["KNOWN", "Convention", "Source", "read"]
 
@@ -67,11 +67,8 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
 
 def _by_members(path: Path) -> Callable[[Path], Source] | None:
     """Which of the formats that are zip archives it is."""
-    try:
-        with ZipFile(path) as archive:
-            names = archive.namelist()
-    except BadZipFile:
-        return None
+    with reading(path, "zip"), ZipFile(path) as archive:
+        names = archive.namelist()
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return torch_file.read_zip
     if names and all(name.endswith(".npy") for name in names):

@@ -25,14 +25,10 @@ def read(path: Path) -> Source:
     """Read an ONNX model. Raises CheckpointError, also where onnx is not installed."""
     try:
         import onnx
-        from google.protobuf.message import DecodeError
     except ImportError:
         raise CheckpointError(f'{path}: ONNX files are read by onnx: pip install "minifcn[weights]"') from None
     with reading(path, "ONNX") as format:
-        try:
-            graph = onnx.load_model_from_string(path.read_bytes()).graph
-        except DecodeError as error:
-            raise ValueError(str(error)) from error
+        graph = onnx.load_model_from_string(path.read_bytes()).graph
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             values = [one.t for one in node.attribute if node.op_type == "Constant" and one.name == "value"]
