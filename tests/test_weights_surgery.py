@@ -201,6 +201,13 @@ def test_a_checkpoint_of_ours_says_everything(ours, tmp_path):
     assert found.normalization == Normalization(MEAN, 1.0)
 
 
+def test_what_a_checkpoint_calls_untrained_is_new(source, tmp_path):
+    convert(source(), "fcn32s", **SMALL | {"fc": 9}).save(tmp_path / "a.safetensors")
+    assert convert(tmp_path / "a.safetensors", "fcn32s", **SMALL | {"fc": 9}).new_layers == ["fc6", "fc7", "score_fr"]
+    found = convert(tmp_path / "a.safetensors", "fcn16s", classes=7, **SMALL)
+    assert found.new_layers == ["fc6", "fc7", "score_fr", "score_pool4"]
+
+
 # --- what goes where ---------------------------------------------------------------------------------------------
 
 
@@ -309,7 +316,7 @@ def test_a_missing_classifier_is_new_only_when_it_is_asked_for(source):
 
 def test_the_fixed_filters_of_a_released_net_are_recognised(source):
     """Dense and by groups; 0.01 and 0.0001 are the scales of at-once nets."""
-    kernel = init.bilinear(21, 2, np.float32)
+    kernel = init.bilinear(21, 4, np.float32)
     changes = {
         "upscore2.w": kernel,
         "upscore_pool4.w": np.ascontiguousarray(kernel[range(21), range(21)][:, None]),
@@ -321,6 +328,19 @@ def test_the_fixed_filters_of_a_released_net_are_recognised(source):
     assert how["scale_pool3.w"] == "left out: the network scales by 0.0001 too"
     learned = convert(source(**{"upscore2.w": kernel + 1}), "fcn8s", deconv="learned", **SMALL)
     np.testing.assert_array_equal(weights_of(learned)["upscore2.weight"], kernel + 1)
+
+
+def test_alexnet_from_caffe_names(tmp_path):
+    """Convolutions in groups keep [K, C / groups, R, S]; upsampling has a window of 63."""
+    small = {"backbone": "alexnet", "width": 0.1, "fc": 4, "geometry": "pad100"}
+    net = build("fcn32s", classes=3, seed=1, **small)
+    state = {name: array for name, array in net.state_dict().items() if not name.startswith("score")}
+    state["upscore.weight"] = init.bilinear(3, 63, np.float32)
+    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, tmp_path / "a.safetensors")
+    said = {"colors": "rgb", "mean": (120, 110, 100), "std": 1}
+    found = convert(tmp_path / "a.safetensors", "fcn32s", classes=3, **said, **small)
+    agree(weights_of(found), net.state_dict())
+    assert entries(found)["upscore.weight"] == "left out: the network upsamples by the same bilinear filter"
 
 
 def test_names_of_no_scheme_or_of_two():

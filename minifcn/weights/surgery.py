@@ -43,8 +43,9 @@ class Entry:
 class Surgery:
     """Moves the tensors of `source`, called `names` = {ours: its}, into `network`.
 
-    convention: of the source, complete; replace: layers that stay as they were initialised; fc_given: fc6 and fc7 stay
-    so too if the source's do not fit. `operate` does it; `entries` and `new_layers` then say what was done.
+    convention: of the source, complete; replace: layers that stay as they were initialised, like those that the source
+    itself calls untrained; fc_given: fc6 and fc7 stay so too if the source's do not fit. `operate` does it; `entries`
+    and `new_layers` then say what was done.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Surgery:
         self.layers = dict.fromkeys(map(_layer, self.own))
         if unknown := sorted(set(replace) - set(self.layers)):
             raise CheckpointError(f"replace (={', '.join(unknown)}): the network's layers are {', '.join(self.layers)}")
-        self.new_layers = self._new_layers(set(replace), fc_given)
+        self.new_layers = self._new_layers(set(replace) | set(source.untrained), fc_given)
         self.entries: list[Entry] = []
 
     def operate(self) -> None:
@@ -175,7 +176,7 @@ class Surgery:
         if layer == LAST:
             return "score layers take the place of the classifier's last layer"
         if layer.startswith("upscore") and hasattr(self.network, layer):
-            if not _is_bilinear(array):
+            if not _is_bilinear(array, getattr(self.network, layer).window):
                 raise Misfit("is not the fixed bilinear filter (--deconv learned keeps it)")
             return "the network upsamples by the same bilinear filter"
         if layer.startswith("scale_"):
@@ -190,11 +191,11 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _is_bilinear(array: np.ndarray) -> bool:
-    """Whether the weights [C, C, R, R], or [C, 1, R, R] by groups, upsample each class bilinearly by R / 2."""
-    if array.ndim != 4 or array.shape[2] != array.shape[3] or array.shape[2] % 2:
+def _is_bilinear(array: np.ndarray, window: int) -> bool:
+    """Whether the weights [C, C, R, R], or [C, 1, R, R] by groups, are the bilinear filter of R = `window` a class."""
+    if array.ndim != 4 or array.shape[1] not in (1, len(array)) or array.shape[2:] != (window, window):
         return False
-    expected = init.bilinear(len(array), array.shape[2] // 2, np.float64)
-    if array.shape[1] == 1:
-        expected = expected[np.arange(len(array)), np.arange(len(array))][:, None]
-    return array.shape == expected.shape and np.allclose(array, expected, rtol=0, atol=1e-6)
+    places = np.arange(len(array))
+    own = array[places, places % array.shape[1]]
+    alone = np.count_nonzero(array) == np.count_nonzero(own)
+    return alone and np.allclose(own, init.bilinear(1, window, np.float64)[0, 0], rtol=0, atol=1e-6)

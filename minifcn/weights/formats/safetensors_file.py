@@ -1,4 +1,4 @@
-"""safetensors files; those that minifcn wrote say in their header what their inputs are.
+"""safetensors files; those that minifcn wrote say in their header what their inputs are, and what is untrained.
 
 The library compares the header with the size of the file before it reads a tensor.
 """
@@ -34,4 +34,5 @@ def read(path: Path) -> Source:
 def _read_our_own(path: Path) -> Source:
     saved = checkpoint.load(path)
     mean, std = (tuple(np.broadcast_to(saved.about["data"][name], 3).tolist()) for name in ("mean", "std"))
-    return Source(path, "minifcn checkpoint", saved.weights, Convention("OIHW", "CHW", "rgb", mean, std))
+    known = Convention("OIHW", "CHW", "rgb", mean, std)
+    return Source(path, "minifcn checkpoint", saved.weights, known, tuple(saved.about.get("new_layers") or ()))

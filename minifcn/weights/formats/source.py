@@ -45,12 +45,15 @@ class Convention:
 
 @dataclass(frozen=True)
 class Source:
-    """arrays: by the names in the file, of numbers only; known: what the format says about them."""
+    """arrays: by the names in the file, of numbers only; known: what the format says about them; untrained: layers that
+    the file itself calls so.
+    """
 
     path: Path
     format: str
     arrays: dict[str, np.ndarray]
     known: Convention = field(default_factory=Convention)
+    untrained: tuple[str, ...] = ()
 
 
 @contextmanager
