@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from minifcn import cli
+from minifcn import cli, convert
 from minifcn.errors import CheckpointError
+from minifcn.models import build
 from minifcn.weights import read
 from minifcn.weights.formats import protobuf, source
 
@@ -324,6 +325,45 @@ def test_pytorchs_own_files(new, tmp_path):
         for name, array in expected.items()
     }
     same(read(tmp_path / "a.pt").arrays, expected)
+
+
+def as_caffe(path, state):
+    """B, G, R, and old 4-D shapes."""
+    write_caffe(path, state | {"conv1_1.weight": state["conv1_1.weight"][:, ::-1]}, version="V1", legacy=True)
+
+
+def as_keras(path, state):
+    """B, G, R, weights [rows, columns, in, out], and maps flattened with channels last."""
+    names = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
+    changed = {}
+    for name, array in state.items():
+        layer, kind = name.split(".")
+        layer = names.get(layer) or f"block{layer[4]}_conv{layer[6]}"
+        array = array[:, ::-1] if name == "conv1_1.weight" else array
+        if name == "fc6.weight":
+            array = np.moveaxis(array.reshape(len(array), -1, 2, 2), 1, 3).reshape(array.shape)
+        array = np.moveaxis(array, (0, 1), (3, 2)) if array.ndim == 4 else array.T
+        changed[f"{layer}/{layer}_{'W' if kind == 'weight' else 'b'}_1:0"] = array
+    write_keras(path, changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "said"),
+    [
+        ("a.caffemodel", as_caffe, {}),
+        ("a.h5", as_keras, {}),
+        ("a.onnx", write_onnx, {"colors": "rgb", "mean": (9, 8, 7), "std": 1}),
+        ("a.pth", write_torch, {"colors": "rgb", "mean": (9, 8, 7), "std": 1}),
+    ],
+)
+def test_a_classifier_in_every_format_is_the_same_network(name, write, said, tmp_path):
+    small = {"backbone": "small", "width": 0.25, "fc": 6, "input_size": 64, "classes": 5}
+    state = {one: array.copy() for one, array in build("classifier", seed=1, **small).state_dict().items()}
+    state["fc8.weight"] += 1
+    write(tmp_path / name, {one: np.ascontiguousarray(array) for one, array in state.items()})
+    found = convert(tmp_path / name, "classifier", **said, **small)
+    same(found.network.state_dict(), state)
+    assert found.normalization.mean == said.get("mean", (123.68, 116.779, 103.939))
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

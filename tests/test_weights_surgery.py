@@ -306,6 +306,13 @@ def test_what_does_not_fit_is_refused_by_name(source, changes, options, match):
     assert str(caught.value).startswith(str(source()))
 
 
+def test_a_deeper_net_of_torchvisions_names(ours, tmp_path):
+    """All that vgg11 has, and a convolution more: to leave that out would make another function."""
+    np.savez(tmp_path / "a.npz", **torchvision(foreign(ours)), **{"features.21.weight": ours["conv5_2.weight"]})
+    with pytest.raises(CheckpointError, match=r"it is of another backbone, which also has features.21.weight"):
+        convert(tmp_path / "a.npz", "classifier", classes=5, **SMALL)
+
+
 def test_a_missing_classifier_is_new_only_when_it_is_asked_for(source):
     bare = source(**{f"fc{i}.{kind}": None for i in (6, 7, 8) for kind in "wb"})
     small = {"backbone": "small", "width": 0.25}

@@ -134,15 +134,16 @@ def _given(
         if value is not None and value not in CHOICES[name]:
             raise DataError(f"{name} (={value!r}) must be one of {', '.join(CHOICES[name])}")
     std = std if std is None else np.squeeze(std)
-    checked = Normalization(mean or (0, 0, 0), 1.0 if std is None else std)
-    for name, values in (("mean", mean and checked.mean), ("std", None if std is None else np.atleast_1d(checked.std))):
-        if values is not None and 0 < max(map(abs, values)) < 1:
+    checked = Normalization((0, 0, 0) if mean is None else mean, 1.0 if std is None else std)
+    triples = {"mean": checked.mean, "std": tuple(np.broadcast_to(checked.std, 3).tolist())}
+    for name, values in triples.items():
+        if 0 < max(map(abs, values)) < 1:
             raise DataError(
                 f"{name} (={', '.join(f'{one:g}' for one in values)}) is below one grey level: give it for colours "
                 f"0 .. 255, that is 255 times as large"
             )
-    mean = None if mean is None else checked.mean
-    std = None if std is None else tuple(np.broadcast_to(checked.std, 3).tolist())
+    mean = None if mean is None else triples["mean"]
+    std = None if std is None else triples["std"]
     return Convention(layout, flatten, colors, mean, std)
 
 
@@ -160,8 +161,9 @@ def _complete(source: Source, given: Convention, known: Convention) -> Conventio
         if value is None
     ]
     if unknown:
+        which = "" if given.colors is None else f"{given.colors.upper()} "
         raise CheckpointError(
             f"{source.path}: neither its format ({source.format}) nor its names say how its network's weights lie and "
-            f"what its inputs are; give {', '.join(unknown)} (mean and std of colours 0 .. 255)"
+            f"what its {which}inputs are; give {', '.join(unknown)} (mean and std of colours 0 .. 255)"
         )
     return convention

@@ -35,16 +35,15 @@ class Scheme:
     name: str
     pattern: str
     known: Convention = field(default_factory=Convention)
-    rename: Callable[[str, dict[str, str]], str | None] = lambda layer, _: layer  # (its layer, torchvision's) -> ours
+    rename: Callable[[str, dict[str, str]], str] = lambda layer, _: layer  # (its layer, torchvision's) -> ours
 
     def ours(self, name: str, torchvision: dict[str, str]) -> str | None:
         """Our name of the parameter, or None if the scheme has no such name."""
         match = re.fullmatch(_PREFIX + self.pattern, name)
-        layer = match and self.rename(match["layer"], torchvision)
-        return f"{layer}.{_KINDS[match['kind']]}" if layer else None
+        return match and f"{self.rename(match['layer'], torchvision)}.{_KINDS[match['kind']]}"
 
 
-def _keras(layer: str, _: dict[str, str]) -> str | None:
+def _keras(layer: str, _: dict[str, str]) -> str:
     return _KERAS_CLASSIFIER.get(layer) or re.sub(r"block(\d)_conv(\d)", r"conv\1_\2", layer)
 
 
@@ -75,7 +74,7 @@ SCHEMES = (
         "torchvision (features.0.weight)",
         r"(?P<layer>(?:features|classifier)\.\d+)\.(?P<kind>weight|bias)",
         Convention("OIHW", "CHW", "rgb", _in_255((0.485, 0.456, 0.406)), _in_255((0.229, 0.224, 0.225))),
-        lambda layer, torchvision: torchvision.get(layer),
+        lambda layer, torchvision: torchvision.get(layer, layer),
     ),
 )
 

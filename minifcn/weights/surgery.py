@@ -20,7 +20,7 @@ from ..nn import init
 from .fitting import Misfit, as_oihw, fit, with_our_inputs
 from .formats import Convention, Source
 
-TRUNK = "conv"
+TRUNK = ("conv", "features")  # the latter are torchvision's that none of ours stands for
 CLASSIFIER = ("fc6", "fc7")  # the layers whose width the user may choose
 LAST = "fc8"  # a classifier's last layer
 HEAD = ("score", "upscore")  # layers that a classifier lacks
