@@ -240,7 +240,7 @@ def test_every_tensor_is_accounted_for(source):
     assert how["conv1_1.weight"] == "input channels B,G,R to R,G,B"
     assert how["conv1_1.bias"] == "copied"
     assert how["fc6.weight"] == "fully connected to convolution"
-    assert how["fc8.w"] == "left out: score layers take the place of the classifier's last layer"
+    assert how["fc8.w"] == "left out: score layers take its place"
     assert how["mean_image"] == "left out: the network has no such layer"
     assert how["score_pool4.weight"] == how["score_pool4.bias"] == "new: zero"
     assert how["upscore2.weight"] == "new: bilinear"

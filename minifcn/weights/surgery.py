@@ -174,7 +174,7 @@ class Surgery:
         if layer in self.new_layers:
             return f"{layer} is new"
         if layer == LAST:
-            return "score layers take the place of the classifier's last layer"
+            return "score layers take its place"
         if layer.startswith("upscore") and hasattr(self.network, layer):
             if not _is_bilinear(array, getattr(self.network, layer).window):
                 raise Misfit("is not the fixed bilinear filter (--deconv learned keeps it)")
