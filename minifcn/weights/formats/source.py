@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import CheckpointError
 
 EXPANSION = 100  # trained weights hardly compress: a file that claims to grow more than this is a trap
-ENTRIES = 1_000_000  # values in nested containers
+ENTRIES = 250_000  # values in nested containers
 DEPTH = 16
 
 
@@ -96,7 +96,7 @@ def from_bytes(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: str = 
 def flattened(value: Any, unwrap: Callable[[Any], Any] = lambda value: value) -> dict[str, np.ndarray]:
     """The arrays in nested dictionaries and sequences, by their keys joined with "/"; numbers and texts are left out.
 
-    unwrap: turns a reader's own kind of value into an array or a container. Raises ValueError for more than a million
+    unwrap: turns a reader's own kind of value into an array or a container. Raises ValueError for more than ENTRIES
     values, as a short file can refer to one of them over and over.
     """
     arrays: dict[str, np.ndarray] = {}
