@@ -1,10 +1,13 @@
-"""Optimisers and learning-rate schedules. The update rules stand in `kernels/reference/optimizers.py`.
+"""Optimisers, the rates of single parameters, and learning-rate schedules.
 
-An optimiser's state is a dictionary of arrays, so that a checkpoint can hold it beside the weights.
+The update rules stand in `kernels/reference/optimizers.py`. An optimiser's state is a dictionary of arrays, so that a
+checkpoint can hold it beside the weights.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +19,89 @@ from .nn.module import refuse_frozen
 
 SCHEDULES = ("fixed", "step", "poly")
 
+# --- rates of single parameters ---
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """What the learning rate and the weight decay of one parameter are multiplied by (Caffe's lr_mult, decay_mult)."""
+
+    lr: float = 1.0
+    decay: float = 1.0
+
+
+# Which biases learn at twice the rate and without decay, as in Caffe's examples.
+BIAS_RULES = {
+    "plain": "none",
+    "caffe": "all, as in the released VGG16 nets",
+    "caffe-scores": "those of score layers, as in the released AlexNet net",
+}
+
+
+def multipliers(
+    names: Iterable[str], bias_rule: str = "plain", new_layers: Iterable[str] = (), lr_new: float = 1.0
+) -> dict[str, Multiplier]:
+    """The multipliers of the parameters `names` ("layer.weight", "layer.bias"): the rates of `new_layers` are
+    multiplied by `lr_new`, and of biases as `bias_rule`, one of BIAS_RULES, says.
+    """
+    if bias_rule not in BIAS_RULES:
+        raise MinifcnError(f"bias_rule (={bias_rule!r}) must be one of {', '.join(BIAS_RULES)}")
+    new = set(new_layers)
+
+    def of(name: str) -> Multiplier:
+        layer, _, kind = name.rpartition(".")
+        rate = lr_new if layer in new else 1.0
+        doubled = kind == "bias" and (bias_rule == "caffe" or (bias_rule != "plain" and layer.startswith("score")))
+        return Multiplier(2 * rate, 0.0) if doubled else Multiplier(rate)
+
+    return {name: of(name) for name in names}
+
+
+# --- gradients as a whole ---
+
+
+def gradient_norm(parameters: Iterable[Parameter]) -> float:
+    """The L2 norm, summed in float64, of all gradients together; parameters without one do not count."""
+    squares = 0.0
+    for parameter in parameters:
+        if parameter.grad is not None:
+            flat = parameter.grad.data.ravel(order="K")
+            squares += float(parameter.place.xp.einsum("i,i->", flat, flat, dtype=np.float64))
+    return math.sqrt(squares)
+
+
+def clip_gradients(parameters: Iterable[Parameter], limit: float) -> float:
+    """Scale all gradients by one factor so that their norm is at most `limit`; returns the norm before.
+
+    Pascanu, Mikolov and Bengio, 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+    """
+    parameters = list(parameters)
+    norm = gradient_norm(parameters)
+    if norm > limit:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.data *= parameter.dtype.type(limit / norm)
+    return norm
+
+
+# --- update rules ---
+
 
 class Optimizer:
-    """Base: named parameters, and one array of state a parameter for each name in `slots`."""
+    """Base: named parameters, and one array of state a parameter for each name in `slots`.
+
+    `multipliers`: by name, of parameters whose rate or decay differs from the others'.
+    """
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, parameters: dict[str, Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(
+        self,
+        parameters: dict[str, Parameter],
+        weight_decay: float = 0.0,
+        multipliers: dict[str, Multiplier] | None = None,
+    ) -> None:
+        self.parameters, self.weight_decay, self.multipliers = parameters, weight_decay, multipliers or {}
         self.steps = 0
         self.state = {
             slot: {name: p.place.xp.zeros_like(p.data) for name, p in parameters.items()} for slot in self.slots
@@ -35,9 +113,15 @@ class Optimizer:
         self.steps += 1
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                self._update(parameter, lr, *(self.state[slot][name] for slot in self.slots))
+                rate, decay = self.rates(name, lr)
+                self._update(parameter, rate, decay, *(self.state[slot][name] for slot in self.slots))
 
-    def _update(self, parameter: Parameter, lr: float, *state: Any) -> None:
+    def rates(self, name: str, lr: float) -> tuple[float, float]:
+        """(learning rate, weight decay) of the parameter `name` where the common rate is `lr`."""
+        multiplier = self.multipliers.get(name, Multiplier())
+        return lr * multiplier.lr, self.weight_decay * multiplier.decay
+
+    def _update(self, parameter: Parameter, lr: float, weight_decay: float, *state: Any) -> None:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -71,13 +155,14 @@ class SGD(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         form: str = "pytorch",
+        multipliers: dict[str, Multiplier] | None = None,
     ) -> None:
-        super().__init__(parameters)
-        self.momentum, self.weight_decay, self.form = momentum, weight_decay, form
+        super().__init__(parameters, weight_decay, multipliers)
+        self.momentum, self.form = momentum, form
 
-    def _update(self, parameter: Parameter, lr: float, velocity: Any) -> None:
+    def _update(self, parameter: Parameter, lr: float, weight_decay: float, velocity: Any) -> None:
         step = parameter.place.kernel("sgd_step")
-        step(parameter.data, parameter.grad.data, velocity, lr, self.momentum, self.weight_decay, self.form)
+        step(parameter.data, parameter.grad.data, velocity, lr, self.momentum, weight_decay, self.form)
 
 
 class Adam(Optimizer):
@@ -92,26 +177,43 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        multipliers: dict[str, Multiplier] | None = None,
     ) -> None:
-        super().__init__(parameters)
-        self.betas, self.eps, self.weight_decay, self.decoupled = betas, eps, weight_decay, decoupled
+        super().__init__(parameters, weight_decay, multipliers)
+        self.betas, self.eps, self.decoupled = betas, eps, decoupled
 
-    def _update(self, parameter: Parameter, lr: float, mean: Any, square: Any) -> None:
+    def _update(self, parameter: Parameter, lr: float, weight_decay: float, mean: Any, square: Any) -> None:
         step = parameter.place.kernel("adam_step")
-        rule = (lr, self.betas, self.eps, self.weight_decay, self.steps, self.decoupled)
+        rule = (lr, self.betas, self.eps, weight_decay, self.steps, self.decoupled)
         step(parameter.data, parameter.grad.data, mean, square, *rule)
 
 
 OPTIMIZERS = ("sgd", "sgd-caffe", "adam", "adamw")
 
 
-def build(name: str, parameters: dict[str, Parameter], momentum: float, weight_decay: float) -> Optimizer:
+def build(
+    name: str,
+    parameters: dict[str, Parameter],
+    momentum: float,
+    weight_decay: float,
+    multipliers: dict[str, Multiplier] | None = None,
+) -> Optimizer:
     """The optimiser `name`, one of OPTIMIZERS; `momentum` is beta1 for Adam."""
     if name in ("sgd", "sgd-caffe"):
-        return SGD(parameters, momentum, weight_decay, "caffe" if name == "sgd-caffe" else "pytorch")
+        form = "caffe" if name == "sgd-caffe" else "pytorch"
+        return SGD(parameters, momentum, weight_decay, form, multipliers)
     if name in ("adam", "adamw"):
-        return Adam(parameters, (momentum, 0.999), weight_decay=weight_decay, decoupled=name == "adamw")
+        return Adam(
+            parameters,
+            (momentum, 0.999),
+            weight_decay=weight_decay,
+            decoupled=name == "adamw",
+            multipliers=multipliers,
+        )
     raise MinifcnError(f"optimizer (={name!r}) must be one of {', '.join(OPTIMIZERS)}")
+
+
+# --- schedules ---
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from .metrics import Scores
 from .ops.cross_entropy import REDUCTIONS
 from .segmenter import Segmenter, sum_confusion
 from .tensor import Tensor
+from .transfer import FILLERS, INPUTS, Inheritance, inherit
 
 SAMPLES = 4  # validation images drawn after every epoch
 
@@ -59,14 +60,26 @@ class TrainConfig:
     geometry: str = _setting("exact", "exact sizes, or the released nets' padding by 100", models.GEOMETRIES)
     width: float = _setting(1.0, "multiplies all channel numbers of the backbone")
     deconv: str = _setting("fixed", "upsampling: bilinear for ever, or learned from there", models.DECONVS)
+    fc: int | None = _setting(None, "channels of fc6 and fc7 (default: the backbone's, times width)")
     dropout: float = _setting(0.5, "dropout probability after fc6 and fc7")
     init: str | None = _setting(None, "start from the weights of this run or checkpoint (32s -> 16s -> 8s)")
+    filler: str = _setting("he", "layers that --init has no weights for start from He's normal, or at zero", FILLERS)
+    inputs: str = _setting(
+        "kept", "with --init: inputs as its weights know them, or by --mean and --std as they stand", INPUTS
+    )
     epochs: int = _setting(12, "passes over the training images")
     steps: int | None = _setting(None, "stop after this many steps instead")
     batch: int = _setting(8, "images a batch")
-    accumulate: int = _setting(1, "batches a step; their gradients are averaged")
-    optimizer: str = _setting("sgd", "update rule", optim.OPTIMIZERS)
+    accumulate: int = _setting(1, "batches a step; their gradients are averaged, as by Caffe's iter_size")
+    optimizer: str = _setting("sgd", "update rule; sgd-caffe keeps the rate inside the velocity", optim.OPTIMIZERS)
     lr: float = _setting(0.05, "learning rate")
+    lr_new: float = _setting(1.0, "multiplies the rate of layers that --init had no weights for")
+    bias_rule: str = _setting(
+        "plain",
+        "biases at twice the rate without decay: " + "; ".join(f"{k}: {v}" for k, v in optim.BIAS_RULES.items()),
+        tuple(optim.BIAS_RULES),
+    )
+    clip_norm: float | None = _setting(None, "largest L2 norm of the gradient, summed over the batches of a step")
     momentum: float = _setting(0.9, "momentum (Adam: beta1)")
     weight_decay: float = _setting(5e-4, "weight decay")
     schedule: str = _setting("poly", "learning rate over time", optim.SCHEDULES)
@@ -74,15 +87,19 @@ class TrainConfig:
     drop_every: int = _setting(1000, "step: steps between drops of the learning rate")
     gamma: float = _setting(0.1, "step: factor of each drop")
     reduction: str = _setting(
-        "mean", "loss: mean over labelled pixels, sum over each image (batch), or plain sum", REDUCTIONS[:3]
+        "mean",
+        "loss: mean over labelled pixels, mean over all, void included (full), sum over each image (batch), plain sum",
+        REDUCTIONS[:-1],
     )
     class_weights: tuple[float, ...] | None = _setting(None, "weight of each class in the loss: W0,W1,...")
     flip: bool = _setting(False, "mirror images at random")
     scale: tuple[float, ...] | None = _setting(None, "resize images at random by a factor from LOW,HIGH")
     crop: tuple[int, ...] | None = _setting(None, "crop images at random to HEIGHT,WIDTH")
     jitter: float = _setting(0.0, "vary brightness, contrast and saturation by up to this fraction")
-    mean: tuple[float, ...] | None = _setting(None, "mean colour R,G,B that is subtracted (default: measured)")
-    std: tuple[float, ...] | None = _setting(None, "contrast R,G,B that is divided by (default: measured)")
+    mean: tuple[float, ...] | None = _setting(
+        None, "mean colour R,G,B that is subtracted (default: init's, or measured)"
+    )
+    std: tuple[float, ...] | None = _setting(None, "contrast R,G,B that is divided by (default: init's, or measured)")
     seed: int = _setting(0, "seed of everything random")
     dtype: str = _setting("float32", "precision", ("float32", "float64"))
     device: str = _setting("cpu", f"where to compute: {', '.join(known_devices())}")
@@ -100,7 +117,7 @@ class TrainConfig:
             value, choices = getattr(self, one.name), one.metadata["choices"]
             if choices and value not in choices:
                 raise TrainingError(f"{one.name} (={value!r}) must be one of {', '.join(choices)}")
-        for name in ("epochs", "steps", "batch", "accumulate", "evaluate_every", "save_every", "drop_every"):
+        for name in ("epochs", "steps", "batch", "accumulate", "evaluate_every", "save_every", "drop_every", "fc"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{name} (={value}) must be at least 1")
@@ -112,8 +129,11 @@ class TrainConfig:
             raise TrainingError(f"dropout (={self.dropout}) must be at least 0 and below 1")
         if not 0 <= self.momentum < 1:
             raise TrainingError(f"momentum (={self.momentum}) must be at least 0 and below 1")
-        if not self.weight_decay >= 0:
-            raise TrainingError(f"weight_decay (={self.weight_decay}) must be at least 0")
+        for name in ("weight_decay", "lr_new"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} (={getattr(self, name)}) must be at least 0")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise TrainingError(f"clip_norm (={self.clip_norm}) must be above 0")
         if self.seed < 0:
             raise TrainingError(f"seed (={self.seed}) must be at least 0")
 
@@ -142,6 +162,7 @@ class Standing:
     losses: list[float] = field(default_factory=list)  # one a step of that epoch
     best_iu: float | None = None
     best_epoch: int | None = None
+    new_layers: list[str] | None = None  # those that `init` had no weights for; None without it
 
 
 class Observer:
@@ -183,12 +204,13 @@ class Run:
             "deconv": config.deconv,
             "dropout": config.dropout,
         }
+        if config.fc is not None:
+            self.settings["fc"] = config.fc
         self.network = models.build(**self.settings, seed=config.seed, dtype=config.dtype).to(self.device)
-        self.optimizer = optim.build(
-            config.optimizer, dict(self.network.named_parameters()), config.momentum, config.weight_decay
-        )
+        parameters = dict(self.network.named_parameters())
+        self.optimizer = optim.build(config.optimizer, parameters, config.momentum, config.weight_decay)
         self.standing, self.rows = Standing(), []
-        self.new_layers: list[str] | None = None  # those that `init` had no weights for
+        self.inheritance: Inheritance | None = None  # what a run that starts took over from `init`
         self.true_counts: np.ndarray | None = None  # pixels of each class in the validation images
         self.class_weights = None if config.class_weights is None else np.array(config.class_weights, config.dtype)
 
@@ -201,9 +223,14 @@ class Run:
         if (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder} already holds a run: add --resume to continue it, or name another --run")
         run = cls(folder, config, observer)
-        if config.init is not None:
-            run.new_layers = initialise(run.network, checkpoint.find(config.init))
-        run._prepare(run._normalization())
+        if config.init is None:
+            normalization = run._normalization()
+        else:
+            run.inheritance = inherit(
+                run.network, checkpoint.find(config.init), config.mean, config.std, config.inputs, config.filler
+            )
+            run.standing.new_layers, normalization = run.inheritance.new_layers, run.inheritance.normalization
+        run._prepare(normalization)
         try:
             (folder / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -241,6 +268,9 @@ class Run:
 
     def _prepare(self, normalization: Normalization) -> None:
         config = self.config
+        self.optimizer.multipliers = optim.multipliers(
+            self.optimizer.parameters, config.bias_rule, self.standing.new_layers or (), config.lr_new
+        )
         augment = Augment(config.flip, config.scale or (1.0, 1.0), config.crop, config.jitter)
         self.loader = Loader(self.train_set, config.batch, normalization, seed=config.seed, augment=augment)
         self.steps_an_epoch = math.ceil(len(self.loader) / config.accumulate)
@@ -316,6 +346,8 @@ class Run:
                     f"A lower --lr is the usual cure"
                 )
             loss.backward(np.asarray(1 / len(batches), loss.dtype))
+        if config.clip_norm is not None:  # a limit on the sum, as in Caffe, is one on the mean by their number
+            optim.clip_gradients(self.network.parameters(), config.clip_norm / len(batches))
         lr = self.schedule(standing.step)
         self.optimizer.step(lr)
         standing.step += 1
@@ -417,20 +449,3 @@ def describe(dataset: Dataset, normalization: Normalization) -> dict[str, Any]:
         "mean": normalization.mean,
         "std": normalization.std,
     }
-
-
-def initialise(network: models.FCN, path: Path) -> list[str]:
-    """Copy the weights of a coarser (or equal) network of the same trunk; returns the layers that start anew.
-
-    Only skip scores and the upsampling after them may be missing. Raises CheckpointError otherwise.
-    """
-    saved = checkpoint.load(path)
-    own = {name for name, _ in network.named_parameters()}
-    # The last upsampling of a coarser net has no place in a finer one.
-    weights = {name: array for name, array in saved.weights.items() if name in own or not name.startswith("upscore")}
-    missing = {name: name.split(".")[0] for name in own - set(weights)}
-    lost = sorted(name for name, layer in missing.items() if not layer.startswith(("score_pool", "upscore")))
-    if lost:
-        raise CheckpointError(f"{path}: it has no {', '.join(lost)}, which the network would leave untrained")
-    network.load_state_dict(weights, missing_allowed=True)
-    return sorted(set(missing.values()))

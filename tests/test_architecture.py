@@ -24,7 +24,7 @@ ROWS = [
     {"nn"},
     {"models"},
     {"data", "optim", "metrics", "checkpoint"},
-    {"segmenter", "viz", "weights"},
+    {"segmenter", "transfer", "viz", "weights"},
     {"training"},
     {"alignment", "bench", "explain", "gradcheck", "ledger"},  # tools: only the command line imports them
     {"cli"},

@@ -12,6 +12,7 @@ from minifcn.errors import DeviceError, MinifcnError
 from minifcn.gradcheck import OPS, check_op, known
 from minifcn.kernels.checks import ShapeError
 from minifcn.ops.conv2d_relu import PARTS
+from minifcn.ops.cross_entropy import REDUCTIONS
 
 EXAMPLES = 25
 LINEAR = {"conv2d", "conv_transpose2d", "linear", "avg_pool2d", "bilinear_upsample", "crop", "crop_sum"}
@@ -79,7 +80,7 @@ TOTAL = 2 * np.log(4) + np.log(4 / 3)
 
 
 @pytest.mark.parametrize("device", known_devices())
-@pytest.mark.parametrize(("reduction", "divisor"), [("mean", 3), ("batch", 1), ("sum", 1)])
+@pytest.mark.parametrize(("reduction", "divisor"), [("mean", 3), ("full", 3), ("batch", 1), ("sum", 1)])
 def test_reductions_of_the_loss_by_hand(device, reduction, divisor):
     x = Tensor(LOGITS, requires_grad=True, device=device)
     loss = ops.cross_entropy(x, TARGET, np.array([2.0, 1.0]), reduction=reduction)
@@ -90,7 +91,7 @@ def test_reductions_of_the_loss_by_hand(device, reduction, divisor):
 
 
 @pytest.mark.parametrize("device", known_devices())
-@pytest.mark.parametrize("reduction", ["mean", "batch", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "full", "batch", "sum"])
 def test_a_loss_of_void_pixels_only_is_zero(device, reduction):
     x = Tensor(LOGITS, requires_grad=True, device=device)
     loss = ops.cross_entropy(x, np.full_like(TARGET, 255), reduction=reduction)
@@ -105,9 +106,16 @@ def test_a_batch_reduction_divides_by_the_images():
     np.testing.assert_allclose(loss.item(), TOTAL, rtol=1e-14)
 
 
+def test_caffes_normalisers_by_hand():
+    # Zero logits of 2 classes: ln 2 a labelled pixel. 2 images of 3 pixels, 4 labelled: FULL divides by 6, VALID by 4.
+    x, target = np.zeros((2, 2, 1, 3)), np.array([[[0, 1, 255]], [[1, 1, 255]]])
+    losses = {mode: ops.cross_entropy(Tensor(x), target, reduction=mode).item() / np.log(2) for mode in REDUCTIONS[:-1]}
+    assert losses == pytest.approx({"mean": 1, "full": 4 / 6, "batch": 4 / 2, "sum": 4}, rel=1e-14)
+
+
 @pytest.mark.parametrize("loss", [ops.cross_entropy, lambda *a, **k: ops.upsample_cross_entropy(*a, 1, **k)])
 def test_an_unknown_reduction(loss):
-    with pytest.raises(MinifcnError, match="reduction \\(='median'\\) must be one of mean, batch, sum, none"):
+    with pytest.raises(MinifcnError, match="reduction \\(='median'\\) must be one of mean, full, batch, sum, none"):
         loss(Tensor(LOGITS), TARGET, reduction="median")
 
 

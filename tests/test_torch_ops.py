@@ -29,6 +29,8 @@ def cross_entropy(x, target, weight, ignore_index, reduction):
         return 0 * x.sum()  # the mean of no pixels: PyTorch says NaN, we say 0
     if reduction == "batch":
         return F.cross_entropy(x, target, weight, ignore_index=ignore_index, reduction="sum") / max(1, len(x))
+    if reduction == "full":
+        return F.cross_entropy(x, target, weight, ignore_index=ignore_index, reduction="sum") / max(1, target.numel())
     return F.cross_entropy(x, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 

@@ -297,7 +297,7 @@ def test_stages_copy_what_they_share_and_start_the_skips_at_zero(tmp_path):
     for model, new in (("fcn32s", None), ("fcn16s", ["score_pool4"]), ("fcn8s", ["score_pool3"])):
         config = TrainConfig(**TINY | {"steps": 2, "model": model, "init": previous and str(previous)})
         run = Run.start(tmp_path / model, config)
-        assert run.new_layers == new
+        assert run.standing.new_layers == new
         if previous:
             parent = checkpoint.load(previous / "best.safetensors").weights
             own = run.network.state_dict()
@@ -313,7 +313,7 @@ def test_learned_upsampling_of_a_coarser_net_is_left_behind(tmp_path):
     settings = TINY | {"steps": 1, "deconv": "learned"}
     Run.start(tmp_path / "32", TrainConfig(**settings | {"model": "fcn32s"})).train()
     run = Run.start(tmp_path / "16", TrainConfig(**settings | {"model": "fcn16s", "init": str(tmp_path / "32")}))
-    assert run.new_layers == ["score_pool4", "upscore16", "upscore2"]
+    assert run.standing.new_layers == ["score_pool4", "upscore16", "upscore2"]
 
 
 def test_evaluate_prints_and_writes_the_scores(trained, tmp_path, capsys):

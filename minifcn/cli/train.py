@@ -75,8 +75,11 @@ class Display(Observer):
             f"{run.config.model} over {run.config.backbone}, {count:,} parameters, {run.network.classes} classes; "
             f"{len(run.train_set)} training and {len(run.val_set)} validation images of {run.config.data}"
         )
-        if run.new_layers is not None:
-            console.print(f"weights from {run.config.init}; new: {', '.join(run.new_layers) or 'nothing'}")
+        if run.inheritance is not None:
+            new = ", ".join(run.inheritance.new_layers) or "nothing"
+            console.print(f"weights from {run.config.init}; new: {new}", soft_wrap=True)
+            for note in run.inheritance.notes:
+                console.print(f"  {note}", soft_wrap=True)
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
         console.print(f"{run.folder}: {state} on device {run.config.device}")
         if self.with_ledger and run.standing.step == 0:

@@ -9,15 +9,18 @@ Forward
     weight[t] (log sum_j exp(x_j - m) - (x_t - m)): the same number, which cannot overflow. Then by `reduction`
 
     mean   L = sum l / sum weight[t] over the pixels that are not ignored (0 if there are none);
+    full   L = sum l / (N H W), ignored pixels included;
     batch  L = sum l / N, the "unnormalised" loss of the released FCN nets, a sum over each image;
     sum    L = sum l;
     none   L = l, one number a pixel.
+
+    Caffe calls the first four VALID, FULL, BATCH_SIZE and NONE.
 
 Backward
     For one pixel, l = weight[t] (log sum_j exp(x_j) - x_t). By x_c, the logarithm has the derivative
     exp(x_c) / sum_j exp(x_j) = p_c, and x_t has 1 if c = t, else 0, written [c = t]:
 
-    dx[n,c,h,w] = dl[n,h,w] weight[t] (p[n,c,h,w] - [c = t]),   dl = dL times 1/sum weight[t], 1/N, or 1.
+    dx[n,c,h,w] = dl[n,h,w] weight[t] (p[n,c,h,w] - [c = t]),   dl = dL times 1/sum weight[t], 1/(N H W), 1/N, or 1.
 
     It is exactly zero at ignored pixels, and sums to zero over the channels everywhere: adding one number to all
     logits of a pixel changes nothing.
@@ -37,7 +40,7 @@ from ..device import Device
 from ..errors import MinifcnError
 from ..tensor import Op, Tensor
 
-REDUCTIONS = ("mean", "batch", "sum", "none")
+REDUCTIONS = ("mean", "full", "batch", "sum", "none")
 IGNORE_INDEX = 255
 
 
@@ -66,6 +69,8 @@ class Labels:
         """What the sum of the pixels' losses is divided by; never 0."""
         if self.reduction == "batch":
             return max(1, self.target.shape[0])
+        if self.reduction == "full":
+            return max(1, self.target.size)
         if self.reduction != "mean":
             return 1
         valid = self.target != self.ignore_index
@@ -110,7 +115,7 @@ def cross_entropy(
 ) -> Tensor:
     """Softmax cross entropy of logits x [N, C, H, W] against integer labels `target` [N, H, W] (array or Tensor).
 
-    `weight` [C] scales each class; pixels labelled `ignore_index` do not count; `reduction` is mean, batch, sum or
-    none. Raises ShapeError for a label that is neither a class nor ignored, and names it and its pixel.
+    `weight` [C] scales each class; pixels labelled `ignore_index` do not count; `reduction` is mean, full,
+    batch, sum or none. Raises ShapeError for a label that is neither a class nor ignored, and names it and its pixel.
     """
     return CrossEntropy(Labels(target, weight, ignore_index, reduction))(x)
