@@ -57,7 +57,7 @@ from .tensor import Op, Tensor, from_dlpack, no_grad  # noqa: E402
 _ON_DEMAND = {
     "Run": "training",
     "Segmenter": "segmenter",
-    "TrainConfig": "training",
+    "TrainConfig": "configuration",
     "convert": "weights",
     "open_dataset": "data",
     "scores": "metrics",

@@ -83,10 +83,24 @@ def _input(batch: Batch) -> Line:
     return Line(True, "input", text)
 
 
+def pixels_counted(reduction: str, labelled: int, pixels: int, images: int) -> float:
+    """How many times the mean loss of a labelled pixel a loss is, on `images` images of together `pixels` pixels."""
+    return labelled / {"mean": max(labelled, 1), "full": pixels, "batch": images, "sum": 1}[reduction]
+
+
+def momentum_gain(optimizer: str, momentum: float) -> float:
+    """How many times its first step a constant gradient moves a weight."""
+    return 1 / (1 - momentum) if optimizer.startswith("sgd") else 1.0
+
+
+def half_ulp(dtype: str) -> float:
+    """A relative change below this is rounded away."""
+    return float(np.finfo(dtype).eps) / 2
+
+
 def _pixels(run: Run, batch: Batch) -> float:
-    """How many times the mean loss of a pixel the run's reduction counts on this batch."""
-    valid = int((batch.labels != IGNORE).sum())
-    return {"mean": 1.0, "batch": valid / len(batch.labels), "sum": float(valid)}[run.config.reduction]
+    labels = batch.labels
+    return pixels_counted(run.config.reduction, int((labels != IGNORE).sum()), labels.size, len(labels))
 
 
 def _loss(run: Run, batch: Batch, measured: float) -> Line:
@@ -100,7 +114,8 @@ def _loss(run: Run, batch: Batch, measured: float) -> Line:
     if run.class_weights is not None and run.config.reduction != "mean":
         weight = float(run.class_weights[labelled].mean(dtype=np.float64))
     expected = weight * _pixels(run, batch) * math.log(run.network.classes)
-    formula = {"mean": "ln C", "batch": "N_valid ln C / N", "sum": "N_valid ln C"}[run.config.reduction]
+    formulas = {"mean": "ln C", "full": "N_valid ln C / (N H W)", "batch": "N_valid ln C / N", "sum": "N_valid ln C"}
+    formula = formulas[run.config.reduction]
     agrees = abs(measured - expected) <= 1e-4 * expected
     relation = "=" if agrees else "is not"
     return Line(agrees, "loss", f"{measured:.4f} {relation} {formula} = {expected:.4f}, as zero scores must give")
@@ -187,8 +202,7 @@ def _baseline(run: Run) -> Line:
 
 
 def _momentum_gain(run: Run) -> float:
-    """How many times its first step a constant gradient moves a weight."""
-    return 1 / (1 - run.config.momentum) if run.config.optimizer.startswith("sgd") else 1.0
+    return momentum_gain(run.config.optimizer, run.config.momentum)
 
 
 def _rate(run: Run, batch: Batch) -> Line:
@@ -224,15 +238,15 @@ def _first_step(run: Run, loss: float) -> Line:
 def _precision(run: Run) -> Iterator[Line]:
     """Whether weight decay and updates are large enough to change a weight at all."""
     config = run.config
-    half_ulp = float(np.finfo(config.dtype).eps) / 2
+    least = half_ulp(config.dtype)
     if config.weight_decay and config.optimizer != "adam":
         shrink = config.lr * config.weight_decay * _momentum_gain(run)
-        if shrink < half_ulp:
+        if shrink < least:
             yield Line(
                 False,
                 "weight decay",
                 f"lr x decay / (1 - momentum) = {shrink:.1g} of a weight a step, below {config.dtype}'s half-ulp "
-                f"{half_ulp:.1g}: it is rounded away",
+                f"{least:.1g}: it is rounded away",
             )
         else:
             yield Line(True, "weight decay", f"shrinks weights by {shrink:.1g} of themselves a step")
@@ -245,7 +259,7 @@ def _precision(run: Run) -> Iterator[Line]:
         w, g = parameter.numpy(), parameter.grad.numpy()
         moving = (w != 0) & (g != 0)
         update = run.schedule(0) * np.abs(g[moving], dtype=np.float64) * _momentum_gain(run)
-        lost += int((update < half_ulp * np.abs(w[moving])).sum())
+        lost += int((update < least * np.abs(w[moving])).sum())
         total += int(moving.sum())
     if total and lost > total / 2:
         yield Line(False, "updates", f"{lost / total:.0%} of the weights' updates are below half an ulp and lost")

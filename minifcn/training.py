@@ -17,139 +17,29 @@ import io
 import json
 import math
 import time
-import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from PIL.Image import Image
 
 from . import checkpoint, metrics, models, optim, viz
 from .checkpoint import Checkpoint
+from .configuration import TrainConfig
 from .data import Augment, Batch, Dataset, Loader, Normalization, open_dataset
-from .device import get_device, known_devices
+from .device import get_device
 from .errors import CheckpointError, FileWriteError, TrainingError
 from .files import write_text
 from .kernels import memory
-from .kernels.settings import POLICIES, RUNGS, settings
+from .kernels.settings import settings
 from .metrics import Scores
-from .ops.cross_entropy import REDUCTIONS
 from .segmenter import Segmenter, sum_confusion
 from .tensor import Tensor
-from .transfer import FILLERS, INPUTS, Inheritance, inherit
+from .transfer import Inheritance, inherit
 
 SAMPLES = 4  # validation images drawn after every epoch
-
-
-def _setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field of the configuration; the command line makes an option of it. A `default` may be a function."""
-    kind = "default_factory" if callable(default) else "default"
-    return field(metadata={"help": help, "choices": choices}, **{kind: default})
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that a run depends on. None: not set, or measured."""
-
-    data: str = _setting("scenes", "data set: scenes[:HxW], folder:DIR, voc:DIR[@YEAR] or camvid:DIR")
-    model: str = _setting("fcn8s", "network", tuple(models.MODELS))
-    backbone: str = _setting("small", "trunk of the network", tuple(models.BACKBONES))
-    geometry: str = _setting("exact", "exact sizes, or the released nets' padding by 100", models.GEOMETRIES)
-    width: float = _setting(1.0, "multiplies all channel numbers of the backbone")
-    deconv: str = _setting("fixed", "upsampling: bilinear for ever, or learned from there", models.DECONVS)
-    fc: int | None = _setting(None, "channels of fc6 and fc7 (default: the backbone's, times width)")
-    dropout: float = _setting(0.5, "dropout probability after fc6 and fc7")
-    init: str | None = _setting(None, "start from the weights of this run or checkpoint (32s -> 16s -> 8s)")
-    filler: str = _setting("he", "layers that --init has no weights for start from He's normal, or at zero", FILLERS)
-    inputs: str = _setting(
-        "kept", "with --init: inputs as its weights know them, or by --mean and --std as they stand", INPUTS
-    )
-    epochs: int = _setting(12, "passes over the training images")
-    steps: int | None = _setting(None, "stop after this many steps instead")
-    batch: int = _setting(8, "images a batch")
-    accumulate: int = _setting(1, "batches a step; their gradients are averaged, as by Caffe's iter_size")
-    optimizer: str = _setting("sgd", "update rule; sgd-caffe keeps the rate inside the velocity", optim.OPTIMIZERS)
-    lr: float = _setting(0.05, "learning rate")
-    lr_new: float = _setting(1.0, "multiplies the rate of layers that --init had no weights for")
-    bias_rule: str = _setting(
-        "plain",
-        "biases at twice the rate without decay: " + "; ".join(f"{k}: {v}" for k, v in optim.BIAS_RULES.items()),
-        tuple(optim.BIAS_RULES),
-    )
-    clip_norm: float | None = _setting(None, "largest L2 norm of the gradient, summed over the batches of a step")
-    momentum: float = _setting(0.9, "momentum (Adam: beta1)")
-    weight_decay: float = _setting(5e-4, "weight decay")
-    schedule: str = _setting("poly", "learning rate over time", optim.SCHEDULES)
-    power: float = _setting(0.9, "poly: exponent of (1 - t / T)")
-    drop_every: int = _setting(1000, "step: steps between drops of the learning rate")
-    gamma: float = _setting(0.1, "step: factor of each drop")
-    reduction: str = _setting(
-        "mean",
-        "loss: mean over labelled pixels, mean over all, void included (full), sum over each image (batch), plain sum",
-        REDUCTIONS[:-1],
-    )
-    class_weights: tuple[float, ...] | None = _setting(None, "weight of each class in the loss: W0,W1,...")
-    flip: bool = _setting(False, "mirror images at random")
-    scale: tuple[float, ...] | None = _setting(None, "resize images at random by a factor from LOW,HIGH")
-    crop: tuple[int, ...] | None = _setting(None, "crop images at random to HEIGHT,WIDTH")
-    jitter: float = _setting(0.0, "vary brightness, contrast and saturation by up to this fraction")
-    mean: tuple[float, ...] | None = _setting(
-        None, "mean colour R,G,B that is subtracted (default: init's, or measured)"
-    )
-    std: tuple[float, ...] | None = _setting(None, "contrast R,G,B that is divided by (default: init's, or measured)")
-    seed: int = _setting(0, "seed of everything random")
-    dtype: str = _setting("float32", "precision", ("float32", "float64"))
-    device: str = _setting("cpu", f"where to compute: {', '.join(known_devices())}")
-    convolution: str = _setting(  # part of a run, as algorithms round differently
-        lambda: settings.convolution,
-        "algorithm of convolutions: fastest, exact or a rung (default: fastest, or MINIFCN_CONVOLUTION)",
-        POLICIES + RUNGS,
-    )
-    absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
-    evaluate_every: int = _setting(1, "epochs between evaluations")
-    save_every: int | None = _setting(None, "also save every so many steps")
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value, choices = getattr(self, one.name), one.metadata["choices"]
-            if choices and value not in choices:
-                raise TrainingError(f"{one.name} (={value!r}) must be one of {', '.join(choices)}")
-        for name in ("epochs", "steps", "batch", "accumulate", "evaluate_every", "save_every", "drop_every", "fc"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TrainingError(f"{name} (={value}) must be at least 1")
-        for name, length in (("mean", 3), ("std", 3), ("scale", 2), ("crop", 2)):
-            value = getattr(self, name)
-            if value is not None and len(value) != length:
-                raise TrainingError(f"{name} (={value}) must have {length} numbers")
-        if not 0 <= self.dropout < 1:
-            raise TrainingError(f"dropout (={self.dropout}) must be at least 0 and below 1")
-        if not 0 <= self.momentum < 1:
-            raise TrainingError(f"momentum (={self.momentum}) must be at least 0 and below 1")
-        for name in ("weight_decay", "lr_new"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"{name} (={getattr(self, name)}) must be at least 0")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise TrainingError(f"clip_norm (={self.clip_norm}) must be above 0")
-        if self.seed < 0:
-            raise TrainingError(f"seed (={self.seed}) must be at least 0")
-
-    def to_toml(self) -> str:
-        return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None})
-
-    @classmethod
-    def from_toml(cls, path: Path) -> TrainConfig:
-        """Read a run's config.toml. Raises TrainingError for a file that is missing, broken or of another version."""
-        try:
-            values = tomllib.loads(path.read_text())
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-        except FileNotFoundError:
-            raise TrainingError(f"{path}: not found, so there is no run to resume") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise TrainingError(f"{path}: not a configuration of this version ({error})") from error
 
 
 @dataclass
@@ -272,7 +162,10 @@ class Run:
             self.optimizer.parameters, config.bias_rule, self.standing.new_layers or (), config.lr_new
         )
         augment = Augment(config.flip, config.scale or (1.0, 1.0), config.crop, config.jitter)
-        self.loader = Loader(self.train_set, config.batch, normalization, seed=config.seed, augment=augment)
+        draws = (config.epoch_images or len(self.train_set)) if config.sampling == "replacement" else None
+        self.loader = Loader(
+            self.train_set, config.batch, normalization, seed=config.seed, draws=draws, augment=augment
+        )
         self.steps_an_epoch = math.ceil(len(self.loader) / config.accumulate)
         self.total_steps = config.steps or config.epochs * self.steps_an_epoch
         self.schedule = optim.Schedule(

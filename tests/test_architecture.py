@@ -25,8 +25,10 @@ ROWS = [
     {"models"},
     {"data", "optim", "metrics", "checkpoint"},
     {"segmenter", "transfer", "viz", "weights"},
+    {"configuration"},
     {"training"},
     {"alignment", "bench", "explain", "gradcheck", "ledger"},  # tools: only the command line imports them
+    {"recipes"},
     {"cli"},
     {"__main__"},
 ]

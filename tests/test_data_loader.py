@@ -152,6 +152,23 @@ def test_normalization_by_hand():
             Normalization(mean, std)
 
 
+def test_drawing_with_replacement():
+    loader = Loader(Table(10), 8, PLAIN, seed=5, draws=1000)
+    assert len(loader) == 125
+    order = loader.order(3)
+    counts = np.bincount(order, minlength=10)
+    assert len(order) == 1000
+    assert 60 < counts.min() <= counts.max() < 140  # 100 each, within four standard deviations of 9.5
+    assert np.array_equal(order, Loader(Table(10), 3, PLAIN, seed=5, draws=1000).order(3))
+    assert not np.array_equal(order, loader.order(4))
+    few = Loader(Table(10), 2, PLAIN, seed=5, draws=5)
+    names = [name for batch in few.epoch(0) for name in batch.names]
+    assert names == [few.dataset[index].name for index in few.order(0)]
+    assert [batch.names for batch in few.epoch(0, start=1)] == [names[2:4], names[4:]]
+    with pytest.raises(DataError, match="draws 0: must be at least 1"):
+        Loader(Table(3), 2, PLAIN, draws=0)
+
+
 def test_batches_have_the_promised_form():
     loader = Loader(Table(7), 3, PLAIN, shuffle=False)
     batches = list(loader.epoch(0))

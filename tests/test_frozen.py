@@ -7,6 +7,7 @@ import pytest
 
 import minifcn
 from minifcn import models, optim
+from minifcn.configuration import TrainConfig
 from minifcn.data import Dataset, Normalization, open_dataset
 from minifcn.errors import DataError, MinifcnError
 from minifcn.kernels.cpu import ladder
@@ -14,7 +15,7 @@ from minifcn.kernels.cpu.constants import is_constant
 from minifcn.kernels.settings import settings
 from minifcn.segmenter import Segmenter
 from minifcn.tensor import Tensor
-from minifcn.training import Run, TrainConfig
+from minifcn.training import Run
 
 CLASSES = 8
 

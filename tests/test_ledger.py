@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minifcn import cli, ledger
-from minifcn.training import Run, TrainConfig
+from minifcn.configuration import TrainConfig
+from minifcn.training import Run
 
 TINY = {"data": "scenes:32x40", "width": 0.25, "batch": 2, "steps": 2}
 
@@ -25,13 +26,14 @@ def line(run, topic):
     return found[0]
 
 
-@pytest.mark.parametrize("reduction", ["mean", "batch", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "full", "batch", "sum"])
 def test_zero_scores_give_the_loss_of_theory(start, reduction):
     run = start(reduction=reduction)
     found = line(run, "loss")
     assert found.ok
     valid = int((next(run.loader.epoch(0)).labels != 255).sum())
-    expected = {"mean": 1, "batch": valid / 2, "sum": valid}[reduction] * np.log(8)
+    share = valid / (2 * 32 * 40)
+    expected = {"mean": 1, "full": share, "batch": valid / 2, "sum": valid}[reduction] * np.log(8)
     assert float(re.search(r"^([\d.]+) =", found.text)[1]) == pytest.approx(expected, rel=1e-4)
 
 

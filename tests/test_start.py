@@ -17,9 +17,10 @@ from safetensors.numpy import load_file
 from minifcn import cli
 from minifcn.cli import compiling, console
 from minifcn.cli.compiling import Compilation
+from minifcn.configuration import TrainConfig
 from minifcn.errors import MinifcnError, TrainingError
 from minifcn.kernels.settings import POLICIES, RUNGS, settings
-from minifcn.training import Run, TrainConfig
+from minifcn.training import Run
 
 TINY = {"data": "scenes:32x40", "width": 0.25, "batch": 4, "steps": 4}
 TINY_OPTIONS = ["--data", "scenes:32x40", "--width", "0.25", "--batch", "4", "--no-ledger"]

@@ -17,9 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 import minifcn
 from minifcn import checkpoint, cli, ops
+from minifcn.configuration import TrainConfig
 from minifcn.errors import CheckpointError, DataError, DeviceError, FileWriteError, TrainingError
 from minifcn.segmenter import Segmenter
-from minifcn.training import Run, TrainConfig
+from minifcn.training import Run
 
 TINY = {"data": "scenes:32x40", "width": 0.25, "batch": 4, "steps": 6}
 COMMAND = [sys.executable, "-m", "minifcn", "train"]
@@ -74,7 +75,12 @@ def test_training_lowers_the_loss(tmp_path):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("extra", [{}, {"accumulate": 3, "optimizer": "adamw", "lr": 0.001, "flip": True}])
+REPLACEMENT = {"sampling": "replacement", "epoch_images": 40}
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"accumulate": 3, "optimizer": "adamw", "lr": 0.001, "flip": True} | REPLACEMENT]
+)
 def test_stopped_anywhere_and_resumed_is_the_same_run(tmp_path, extra):
     config = TrainConfig(**TINY | extra | {"steps": 7, "save_every": 2})
     Run.start(tmp_path / "whole", config).train()
@@ -285,7 +291,7 @@ def test_settings_out_of_range_are_named(tmp_path, trained, capsys):
     assert cli.main(["train", "--run", str(tmp_path / "none"), "--resume"]) == 2
     assert "no run to resume" in capsys.readouterr().err
     (tmp_path / "config.toml").write_text("lr = [")
-    with pytest.raises(TrainingError, match=r"config\.toml: not a configuration"):
+    with pytest.raises(TrainingError, match=r"config\.toml: not a readable TOML file"):
         TrainConfig.from_toml(tmp_path / "config.toml")
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from minifcn import models
 from minifcn.checkpoint import Checkpoint
+from minifcn.configuration import TrainConfig
 from minifcn.data import Normalization
 from minifcn.errors import CheckpointError, TrainingError
 from minifcn.tensor import Tensor
-from minifcn.training import Run, TrainConfig
+from minifcn.training import Run
 from minifcn.transfer import inherit
 
 MEAN, STD = (123.0, 117.0, 104.0), 1.0

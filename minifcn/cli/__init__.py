@@ -16,7 +16,18 @@ from ..errors import MinifcnError
 from ..kernels.checks import ShapeError
 from ..kernels.settings import SettingError
 
-COMMANDS = ("train", "evaluate", "predict", "convert", "doctor", "check", "explain", "align", "bench")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "convert",
+    "recipe",
+    "doctor",
+    "check",
+    "explain",
+    "align",
+    "bench",
+)
 
 
 def _parser(names: Sequence[str]) -> argparse.ArgumentParser:

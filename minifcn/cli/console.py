@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,6 +17,9 @@ from ..device import known_devices
 from ..errors import MinifcnError
 from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
 from ..metrics import Scores
+
+if TYPE_CHECKING:
+    from ..ledger import Line
 
 # A file or a pipe has no width of its own; tables should not break there at 80 columns.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -89,6 +93,13 @@ def scores_table(scores: Scores, classes: Iterable[str], share: Iterable[float])
     for name, part, accuracy, iu in zip(classes, share, scores.accuracy, scores.iu, strict=True):
         table.add_row(name, f"{part:.3f}", number(accuracy), number(iu))
     return table
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Findings of the ledger, marked as right, worth a look, or for information."""
+    for line in lines:
+        mark = {True: "[green]ok[/green]  ", False: "[bold red]look[/bold red]", None: "    "}[line.ok]
+        console.print(f"  {mark}  {line.topic + ':':13} {escape(line.text)}")
 
 
 def number(value: float) -> str:

@@ -11,15 +11,15 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import TextColumn
 
-from .. import ledger, metrics
+from .. import ledger, metrics, recipes
+from ..configuration import TrainConfig
 from ..errors import TrainingError
 from ..kernels import memory
 from ..metrics import Scores
-from ..training import Observer, Run, TrainConfig
-from .console import add_threads, console, number, number_list, progress_bar
+from ..training import Observer, Run
+from .console import add_threads, console, number, number_list, print_lines, progress_bar
 
 HELP = "train a fully convolutional network, or resume a run"
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=setting.metadata["help"].replace("%", "%%") + default,
             **_parser_of(setting),
         )
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="settings from this file; options count over it")
     parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder of the run (default: runs/...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --run DIR where it stopped")
     parser.add_argument("--no-ledger", action="store_true", help="leave out the sanity checks before the first step")
@@ -83,7 +84,7 @@ class Display(Observer):
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
         console.print(f"{run.folder}: {state} on device {run.config.device}")
         if self.with_ledger and run.standing.step == 0:
-            _print_ledger(run)
+            print_lines(ledger.examine(run))
         self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
         self.recent = [(time.perf_counter(), 0)]
 
@@ -134,14 +135,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         if arguments.folder is None:
             raise TrainingError("--resume needs --run DIR, the folder of the run to continue")
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        if given or arguments.recipe:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "--recipe"
             raise TrainingError(
                 f"--resume takes all settings from {arguments.folder / 'config.toml'}; leave out {names}"
             )
         training = Run.resume(arguments.folder, display)
     else:
-        config = TrainConfig(**given)
+        config = recipes.load(arguments.recipe).config(given) if arguments.recipe else TrainConfig(**given)
         training = Run.start(arguments.folder or _new_folder(config), config, display)
     with _asked_to_stop() as asked, display.bar:
         finished = training.train(stop=lambda: bool(asked))
@@ -151,13 +152,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     _report(training)
     return 0
-
-
-def _print_ledger(training: Run) -> None:
-    """What theory says about step 0, and whether it holds."""
-    for line in ledger.examine(training):
-        mark = {True: "[green]ok[/green]  ", False: "[bold red]look[/bold red]", None: "    "}[line.ok]
-        console.print(f"  {mark}  {line.topic + ':':13} {escape(line.text)}")
 
 
 def _report(training: Run) -> None:

@@ -96,7 +96,8 @@ def _be_nice() -> None:
 class Loader:
     """Batches of a data set, made by one background thread up to `ahead` batches before they are asked for.
 
-    The last batch of an epoch may be short. shuffle False gives the data set's own order.
+    The last batch of an epoch may be short. shuffle False gives the data set's own order; draws: samples an epoch, each
+    drawn from the whole data set, so with replacement (None: every sample once).
     """
 
     def __init__(
@@ -107,23 +108,27 @@ class Loader:
         *,
         seed: int = 0,
         shuffle: bool = True,
+        draws: int | None = None,
         augment: Augment | None = None,
         ahead: int = 4,
     ):
-        for name, value, least in (("batch_size", batch_size, 1), ("ahead", ahead, 1), ("seed", seed, 0)):
-            if value < least:
+        limits = (("batch_size", batch_size, 1), ("ahead", ahead, 1), ("seed", seed, 0), ("draws", draws, 1))
+        for name, value, least in limits:
+            if value is not None and value < least:
                 raise DataError(f"{name} {value}: must be at least {least}")
         if len(dataset) == 0:
             raise DataError("the data set is empty")
         self.dataset, self.batch_size, self.normalization = dataset, batch_size, normalization
-        self.seed, self.shuffle, self.augment, self.ahead = seed, shuffle, augment, ahead
+        self.seed, self.shuffle, self.draws, self.augment, self.ahead = seed, shuffle, draws, augment, ahead
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.dataset) // self.batch_size)
+        return -(-(self.draws or len(self.dataset)) // self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """The data set indices of an epoch in the order in which they come."""
+        if self.draws is not None:
+            return self._generator(ORDER, epoch).integers(len(self.dataset), size=self.draws)
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return self._generator(ORDER, epoch).permutation(len(self.dataset))
