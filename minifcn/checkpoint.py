@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,24 @@ class Checkpoint:
 
 def load(path: str | os.PathLike) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError for a missing, corrupt or foreign file."""
+    with _opened(path) as (file, about):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    return Checkpoint(
+        {name: array for name, array in tensors.items() if not name.startswith(_OPTIMIZER)},
+        about,
+        {name.removeprefix(_OPTIMIZER): array for name, array in tensors.items() if name.startswith(_OPTIMIZER)},
+    )
+
+
+def about(path: str | os.PathLike) -> dict[str, Any]:
+    """What a checkpoint says of itself, without its tensors. Raises CheckpointError as `load` does."""
+    with _opened(path) as (_, found):
+        return found
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file and its `about`."""
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:
@@ -58,17 +78,12 @@ def load(path: str | os.PathLike) -> Checkpoint:
             header = (file.metadata() or {}).get("minifcn")
             if header is None:
                 raise CheckpointError(f"{path}: a safetensors file, but not one that minifcn wrote")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        about = json.loads(header)
+            found = json.loads(header)
+            if found.pop("format", None) != FORMAT:
+                raise CheckpointError(f"{path}: not of the format {FORMAT!r}")
+            yield file, found
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint, it is corrupt or foreign ({error})") from error
-    if about.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path}: not of the format {FORMAT!r}")
-    return Checkpoint(
-        {name: array for name, array in tensors.items() if not name.startswith(_OPTIMIZER)},
-        about,
-        {name.removeprefix(_OPTIMIZER): array for name, array in tensors.items() if name.startswith(_OPTIMIZER)},
-    )
 
 
 def find(path: str | os.PathLike) -> Path:

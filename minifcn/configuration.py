@@ -12,12 +12,15 @@ from typing import Any
 import tomli_w
 
 from . import metrics, models, optim
+from .data.open import KNOWN
 from .device import known_devices
 from .errors import TrainingError
 from .kernels.settings import POLICIES, RUNGS, settings
 from .ops.cross_entropy import REDUCTIONS
 from .transfer import FILLERS, INPUTS
 
+NETWORKS = tuple(models.NETWORKS)
+DEFAULT_MODELS = {"segment": "fcn8s", "classify": "classifier"}
 SAMPLINGS = ("shuffle", "replacement")
 
 
@@ -31,13 +34,17 @@ def _setting(default: Any, help: str, choices: tuple[str, ...] | None = None) ->
 class TrainConfig:
     """Everything that a run depends on. None: not set, or measured."""
 
-    data: str = _setting("scenes", "data set: scenes[:HxW], folder:DIR, voc:DIR[@YEAR] or camvid:DIR")
-    model: str = _setting("fcn8s", "network", tuple(models.MODELS))
+    task: str = _setting("segment", "a class for every pixel, or for every image", tuple(DEFAULT_MODELS))
+    data: str = _setting("scenes", f"data set: {KNOWN}")
+    model: str | None = _setting(None, "network (default: fcn8s, or the classifier of task classify)", NETWORKS)
     backbone: str = _setting("small", "trunk of the network", tuple(models.BACKBONES))
     geometry: str = _setting("exact", "exact sizes, or the released nets' padding by 100", models.GEOMETRIES)
     width: float = _setting(1.0, "multiplies all channel numbers of the backbone")
     deconv: str = _setting("fixed", "upsampling: bilinear for ever, or learned from there", models.DECONVS)
-    fc: int | None = _setting(None, "channels of fc6 and fc7 (default: the backbone's, times width)")
+    fc: int | None = _setting(None, "channels of fc6 and fc7 (default: init's, or the backbone's, times width)")
+    input_size: int | None = _setting(
+        None, "side of the images that a classifier sees, which gives fc6 its window (default: init's, or the data's)"
+    )
     dropout: float = _setting(0.5, "dropout probability after fc6 and fc7")
     init: str | None = _setting(None, "start from the weights of this run or checkpoint (32s -> 16s -> 8s)")
     filler: str = _setting("he", "layers that --init has no weights for start from He's normal, or at zero", FILLERS)
@@ -92,9 +99,11 @@ class TrainConfig:
     save_every: int | None = _setting(None, "also save every so many steps")
 
     def __post_init__(self) -> None:
+        if self.model is None and self.task in DEFAULT_MODELS:
+            object.__setattr__(self, "model", DEFAULT_MODELS[self.task])
         for one in fields(self):
             value, choices = getattr(self, one.name), one.metadata["choices"]
-            if choices and value not in choices:
+            if choices and value not in choices and not (value is None and one.default is None):
                 raise TrainingError(f"{one.name} (={value!r}) must be one of {', '.join(choices)}")
         for name in (
             "epochs",
@@ -106,10 +115,12 @@ class TrainConfig:
             "drop_every",
             "fc",
             "epoch_images",
+            "input_size",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{name} (={value}) must be at least 1")
+        self._check_task()
         for name, length in (("mean", 3), ("std", 3), ("scale", 2), ("crop", 2)):
             value = getattr(self, name)
             if value is not None and len(value) != length:
@@ -127,6 +138,14 @@ class TrainConfig:
             raise TrainingError(f"epoch_images (={self.epoch_images}) needs sampling 'replacement'")
         if self.seed < 0:
             raise TrainingError(f"seed (={self.seed}) must be at least 0")
+
+    def _check_task(self) -> None:
+        if (self.task == "classify") != (self.model == "classifier"):
+            raise TrainingError(f"model (={self.model!r}) is not one of task {self.task!r}")
+        if self.task == "classify":
+            for one in fields(self):
+                if one.name in ("geometry", "deconv") and getattr(self, one.name) != one.default:
+                    raise TrainingError(f"{one.name} (={getattr(self, one.name)!r}) is of FCNs, not of a classifier")
 
     def to_toml(self) -> str:
         return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None})

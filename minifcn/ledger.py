@@ -7,7 +7,9 @@ precision to hold. Each line of the ledger is one such diagnosis. Nothing is cha
 Sources: the loss and gradients of zero score layers follow from the softmax (`ops/cross_entropy.py`); an update of
 relative size below half a unit in the last place (2^-24 for float32) is rounded away (Goldberg, 1991, "What every
 computer scientist should know about floating-point arithmetic"); a constant gradient g under momentum mu moves a weight
-by lr g / (1 - mu) a step once it is steady, the sum of the geometric series.
+by lr g / (1 - mu) a step once it is steady, the sum of the geometric series; on a quadratic of curvature c, gradient
+descent with momentum mu is stable for lr < 2 (1 + mu) / c (Polyak, 1964, "Some methods of speeding up the convergence
+of iteration methods").
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import numpy as np
 
 from . import metrics
 from .data import IGNORE, Batch
-from .models import FCN
-from .nn import BilinearUpsample, ConvTranspose2d, init
+from .models import FCN, Classifier
+from .nn import BilinearUpsample, ConvTranspose2d, Parameter, init
 from .tensor import Tensor
 from .training import Run
 
 LABELS = 100  # training labels that the baselines are counted on
+POWER_ROUNDS = 4  # of the power iteration for the curvature
+SMALLEST_RATE = 1e-20
+PROBE = 1e-3  # of the weights' size: how far apart the two gradients are taken
 
 
 @dataclass(frozen=True)
@@ -38,40 +43,50 @@ class Line:
 
 
 def examine(run: Run) -> list[Line]:
-    """The ledger of a run before its first step: one forward and backward pass on its first batch."""
+    """The ledger of a run before its first step: some POWER_ROUNDS + 2 forward and backward passes on its first batch.
+
+    Beside what training needs it takes four times the memory of the weights for a while.
+    """
     batches = run.loader.epoch(0)
     batch = next(batches)
     batches.close()
     network = run.network.train().at_step(run.config.seed, 0)
-    network.zero_grad()
-    images = Tensor(batch.images.astype(run.config.dtype, copy=False), device=run.device)
-    loss = network.loss(images, batch.labels, run.class_weights, reduction=run.config.reduction)
-    loss.backward()
+    loss = _differentiate(run, batch)
     lines = [
         _input(batch),
-        _loss(run, batch, loss.item()),
+        _loss(run, batch, loss),
         *_upsampling(network),
         _gradients(network),
         _baseline(run),
         _rate(run, batch),
-        _first_step(run, loss.item()),
         *_precision(run),
     ]
+    with np.errstate(over="ignore", invalid="ignore"):  # a step may lead anywhere
+        lines += _steps(run, batch, loss)
     network.zero_grad()
     return lines
+
+
+def _differentiate(run: Run, batch: Batch) -> float:
+    """The loss of the batch, whose gradients the parameters then hold."""
+    run.network.zero_grad()
+    images = Tensor(batch.images.astype(run.config.dtype, copy=False), device=run.device)
+    loss = run.task.loss(run.network, images, batch.labels, run.class_weights, run.config.reduction)
+    loss.backward()
+    return loss.item()
 
 
 def _alive(array: np.ndarray) -> bool:
     return bool(np.any(array))
 
 
-def _score_layers(network: FCN) -> dict[str, bool]:
-    """Each score layer and whether its weights let a gradient through."""
-    names = [name for name in vars(network) if name.startswith("score_")]
+def _score_layers(network: FCN | Classifier) -> dict[str, bool]:
+    """Each score layer, of a classifier fc8, and whether its weights let a gradient through."""
+    names = [name for name in vars(network) if name.startswith("score_") or name == "fc8"]
     return {name: _alive(getattr(network, name).weight.numpy()) for name in names}
 
 
-def _upsampling_layers(network: FCN) -> dict[str, BilinearUpsample | ConvTranspose2d]:
+def _upsampling_layers(network: FCN | Classifier) -> dict[str, BilinearUpsample | ConvTranspose2d]:
     return {name: layer for name, layer in vars(network).items() if name.startswith("upscore")}
 
 
@@ -106,9 +121,9 @@ def _pixels(run: Run, batch: Batch) -> float:
 def _loss(run: Run, batch: Batch, measured: float) -> Line:
     labelled = batch.labels[batch.labels != IGNORE]
     if not labelled.size:
-        return Line(False, "loss", "the first batch has no labelled pixel: its loss and gradient are 0")
+        return Line(False, "loss", f"the first batch has no labelled {run.task.unit}: its loss and gradient are 0")
     if any(_score_layers(run.network).values()):
-        chance = f"guessing gives ln {run.network.classes} = {math.log(run.network.classes):.4f} a pixel"
+        chance = f"guessing gives ln {run.network.classes} = {math.log(run.network.classes):.4f} per {run.task.unit}"
         return Line(None, "loss", f"{measured:.4f}; the score layers are trained already, {chance}")
     weight = 1.0
     if run.class_weights is not None and run.config.reduction != "mean":
@@ -121,7 +136,7 @@ def _loss(run: Run, batch: Batch, measured: float) -> Line:
     return Line(agrees, "loss", f"{measured:.4f} {relation} {formula} = {expected:.4f}, as zero scores must give")
 
 
-def _upsampling(network: FCN) -> Iterator[Line]:
+def _upsampling(network: FCN | Classifier) -> Iterator[Line]:
     """Whether any upsampling kernel is dead, or not the bilinear one."""
     for name, layer in _upsampling_layers(network).items():
         if isinstance(layer, BilinearUpsample):
@@ -135,21 +150,23 @@ def _upsampling(network: FCN) -> Iterator[Line]:
             yield Line(
                 None, "upsampling", f"{name} is {distance:.0%} away from the bilinear filter: trained, or not set"
             )
+    if not _upsampling_layers(network):
+        return
     kinds = {type(layer).__name__ for layer in _upsampling_layers(network).values()}
     kind = "learned, from bilinear" if kinds == {"ConvTranspose2d"} else "fixed bilinear"
     yield Line(None, "upsampling", f"{kind}: {', '.join(_upsampling_layers(network))}")
 
 
-def _trained_layers(network: FCN) -> set[str]:
+def _trained_layers(network: FCN | Classifier) -> set[str]:
     return {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
 
 
-def _expected_alive(network: FCN) -> set[str]:
+def _expected_alive(network: FCN | Classifier) -> set[str]:
     """Layers that must receive a gradient: those with a path of weights that are not zero up to the loss."""
     open_scores = {name for name, is_open in _score_layers(network).items() if is_open}
     alive = set(_score_layers(network))
     # what lies below each score layer, by block
-    reach = {"score_fr": 7, "score_pool4": 4, "score_pool3": 3}
+    reach = {"score_fr": 7, "fc8": 7, "score_pool4": 4, "score_pool3": 3}
     deepest = max((reach[name] for name in open_scores), default=0)
     for layer in _trained_layers(network) - alive:
         if layer.startswith("upscore"):
@@ -160,7 +177,7 @@ def _expected_alive(network: FCN) -> set[str]:
     return alive
 
 
-def _gradients(network: FCN) -> Line:
+def _gradients(network: FCN | Classifier) -> Line:
     measured = {
         name.rsplit(".", 1)[0]
         for name, parameter in network.named_parameters()
@@ -187,17 +204,18 @@ def _baseline(run: Run) -> Line:
     counts = sum(np.bincount(run.train_set[int(i)].label.ravel(), minlength=256) for i in indices)
     counts = counts[: run.network.classes]
     if not counts.sum():
-        return Line(False, "baseline", f"none of {len(indices)} training labels has a labelled pixel")
+        return Line(False, "baseline", f"none of {len(indices)} training labels has a labelled {run.task.unit}")
     best, scores = metrics.constant_predictor(counts, run.config.absent)
     share = counts[counts > 0] / counts.sum()
     entropy = -float((share * np.log(share)).sum())
     absent = [name for name, count in zip(run.train_set.classes, counts, strict=True) if not count]
+    shown = ", ".join(f"{title} {getattr(scores, name):.3f}" for title, name in run.task.shown)
     text = (
-        f"{run.train_set.classes[best]} everywhere gives pixel accuracy {scores.pixel_accuracy:.3f}, mean IU "
-        f"{scores.mean_iu:.3f}; the class shares alone a loss of {entropy:.3f} a pixel"
+        f"{run.train_set.classes[best]} everywhere gives {shown}; the class shares alone a loss of {entropy:.3f} per "
+        f"{run.task.unit}"
     )
     if absent:
-        return Line(False, "baseline", f"{text}; no pixel of {', '.join(absent)} in {len(indices)} labels")
+        return Line(False, "baseline", f"{text}; no {run.task.unit} of {', '.join(absent)} in {len(indices)} labels")
     return Line(None, "baseline", text)
 
 
@@ -219,20 +237,94 @@ def _rate(run: Run, batch: Batch) -> Line:
     return Line(False if effective > 5 else None, "rate", text)
 
 
-def _first_step(run: Run, loss: float) -> Line:
-    """The loss that the first step promises to first order: lr |g|^2. More than the whole loss is a broken promise."""
+def _steps(run: Run, batch: Batch, loss: float) -> Iterator[Line]:
+    """What the first step does to the loss of its batch, and whether the rate is stable where it leads."""
     if not run.config.optimizer.startswith("sgd"):
-        return Line(None, "first step", "its size does not depend on the gradient's")
-    squares = sum(
-        float(np.square(parameter.grad.numpy(), dtype=np.float64).sum())
-        for parameter in run.network.parameters()
-        if parameter.grad is not None
-    )
-    promised = run.schedule(0) * squares
-    text = f"lowers the loss by lr |g|^2 = {promised:.3g} of {loss:.4g}, to first order"
-    if promised > loss:
-        return Line(False, "first step", f"{text}: it overshoots; lower --lr, or scale the input")
+        yield Line(None, "first step", "its size does not depend on the gradient's")
+        return
+    before = {name: parameter.data.copy() for name, parameter in _moving(run).items()}
+    gradient = {name: parameter.grad.data for name, parameter in _moving(run).items()}
+    rate = run.schedule(0)
+    try:
+        promised = _move(run, before, gradient, rate)
+        after = _differentiate(run, batch)
+        yield _first_step(loss, promised, after)
+        while not after <= loss and rate > SMALLEST_RATE:
+            rate /= 10
+            _move(run, before, gradient, rate)
+            after = _differentiate(run, batch)
+        yield _stability(run, batch, rate)
+    finally:
+        for name, array in before.items():
+            run.optimizer.parameters[name].data[...] = array
+
+
+def _moving(run: Run) -> dict[str, Parameter]:
+    return {name: p for name, p in run.optimizer.parameters.items() if p.grad is not None}
+
+
+def _move(run: Run, start: dict[str, np.ndarray], gradient: dict[str, np.ndarray], rate: float) -> float:
+    """Go to one step of gradient descent from `start`; returns what it lowers the loss by to first order, lr |g|^2."""
+    promised = 0.0
+    for name, g in gradient.items():
+        own, _ = run.optimizer.rates(name, rate)
+        promised += own * _dot(g, g)
+        run.optimizer.parameters[name].data[...] = start[name] - g.dtype.type(own) * g
+    return promised
+
+
+def _first_step(loss: float, promised: float, after: float) -> Line:
+    """A step that is small enough keeps its promise."""
+    text = f"lowers the loss of its batch by {loss - after:.3g} of {loss:.4g}; to first order, lr |g|^2, {promised:.3g}"
+    if not after <= loss:
+        return Line(False, "first step", f"raises the loss of its batch from {loss:.4g} to {after:.4g}: lower --lr")
     return Line(True, "first step", text)
+
+
+def _stability(run: Run, batch: Batch, taken: float) -> Line:
+    """Whether the rate is below what the loss's curvature allows after a step at the rate `taken`.
+
+    Along an eigenvector of the Hessian H with eigenvalue c, gradient descent with momentum mu shrinks the distance from
+    the minimum of a quadratic for lr < 2 (1 + mu) / c, and lets it grow beyond (Polyak, 1964). The largest c of D H,
+    D the multipliers of the rates, is found by power iteration; H s is the difference of two gradients (Pearlmutter,
+    1994, section 2). A power iteration gives a lower bound of c, so the limit is an upper bound of the stable rates.
+    """
+    parameters = run.optimizer.parameters
+    place = {name: parameter.data.copy() for name, parameter in _moving(run).items()}
+    gradient = {name: parameter.grad.data for name, parameter in _moving(run).items()}
+    multiplier = {name: run.optimizer.rates(name, 1.0)[0] for name in gradient}
+    size = math.sqrt(sum(_dot(w, w) for w in place.values()))
+    curvature, vector = 0.0, gradient  # s = D vector; the first direction is that of the step itself
+    for _ in range(POWER_ROUNDS):
+        length = math.sqrt(sum(multiplier[name] ** 2 * _dot(v, v) for name, v in vector.items()))
+        if size == 0 or length == 0:
+            break
+        distance = PROBE * size / length
+        for name, v in vector.items():
+            parameters[name].data[...] = place[name] + v.dtype.type(distance * multiplier[name]) * v
+        _differentiate(run, batch)
+        product = {name: (parameters[name].grad.data - g) / g.dtype.type(distance) for name, g in gradient.items()}
+        # Rayleigh's quotient s H s / s D^-1 s
+        along = sum(multiplier[name] * _dot(v, product[name]) for name, v in vector.items())
+        curvature = along / sum(multiplier[name] * _dot(v, v) for name, v in vector.items())
+        vector = product
+    if not math.isfinite(curvature):
+        return Line(
+            False, "stability", "the gradient near the first step is not finite: lower --lr, or scale the input"
+        )
+    if curvature <= 0:
+        return Line(None, "stability", "the loss does not curve upwards here: no rate is too large for it")
+    limit, rate = 2 * (1 + run.config.momentum) / curvature, run.schedule(0)
+    where = "the first step" if taken == rate else f"a step at lr {taken:.2g}"
+    text = f"curvature {curvature:.3g} after {where} allows rates below 2 (1 + momentum) / it = {limit:.2g}"
+    if rate > limit:
+        return Line(False, "stability", f"{text}; lr {rate:g} is {rate / limit:.3g} times that: steps grow, lower it")
+    return Line(True, "stability", text)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    """The inner product of two arrays of one shape, summed in float64."""
+    return float((a * b).sum(dtype=np.float64))
 
 
 def _precision(run: Run) -> Iterator[Line]:
@@ -253,12 +345,12 @@ def _precision(run: Run) -> Iterator[Line]:
     if not config.optimizer.startswith("sgd"):
         return
     lost = total = 0
-    for parameter in run.network.parameters():
-        if parameter.grad is None:
-            continue
+    for name, parameter in _moving(run).items():
         w, g = parameter.numpy(), parameter.grad.numpy()
         moving = (w != 0) & (g != 0)
-        update = run.schedule(0) * np.abs(g[moving], dtype=np.float64) * _momentum_gain(run)
+        update = (
+            run.optimizer.rates(name, run.schedule(0))[0] * np.abs(g[moving], dtype=np.float64) * _momentum_gain(run)
+        )
         lost += int((update < least * np.abs(w[moving])).sum())
         total += int(moving.sum())
     if total and lost > total / 2:

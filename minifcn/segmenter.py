@@ -24,6 +24,8 @@ class Segmenter:
     colours of its outputs.
     """
 
+    network_type: type = FCN
+
     def __init__(
         self, network: FCN, normalization: Normalization, classes: tuple[str, ...], palette: np.ndarray
     ) -> None:
@@ -42,6 +44,9 @@ class Segmenter:
             classes, palette = data["classes"], data["palette"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: its header lacks or misnames {error}") from error
+        if not isinstance(network, cls.network_type):
+            model = saved.about["network"]["model"]
+            raise CheckpointError(f"{file}: holds a {model}, which {cls.__name__} cannot use")
         network.load_state_dict(saved.weights)
         return cls(network.to(device).eval().freeze(), normalization, classes, palette)
 

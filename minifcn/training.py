@@ -6,7 +6,7 @@ checkpoint needs no random state, and a run that was stopped anywhere continues 
 
     DIR/config.toml         every setting               DIR/samples/epoch-001.png   image, label, prediction
     DIR/log.jsonl           one line a step             DIR/last.safetensors        weights and all state
-    DIR/metrics.csv         one line an epoch           DIR/best.safetensors        weights of the best mean IU
+    DIR/metrics.csv         one line an epoch           DIR/best.safetensors        weights of the best score
     DIR/curves.png          both, drawn
 """
 
@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ from .files import write_text
 from .kernels import memory
 from .kernels.settings import settings
 from .metrics import Scores
-from .segmenter import Segmenter, sum_confusion
+from .segmenter import sum_confusion
+from .tasks import TASKS
 from .tensor import Tensor
-from .transfer import Inheritance, inherit
+from .transfer import Inheritance, inherit, sizes
 
 SAMPLES = 4  # validation images drawn after every epoch
 
@@ -50,7 +51,7 @@ class Standing:
     epoch: int = 0  # epochs completed
     batch: int = 0  # batches done of the epoch that is under way
     losses: list[float] = field(default_factory=list)  # one a step of that epoch
-    best_iu: float | None = None
+    best_score: float | None = None
     best_epoch: int | None = None
     new_layers: list[str] | None = None  # those that `init` had no weights for; None without it
 
@@ -73,29 +74,20 @@ class Run:
     """One training run in its folder.
 
     `Run.start` and `Run.resume` make one, `train` carries it on. Everything is public: config, network, optimizer,
-    standing, rows (of metrics.csv), total_steps, segmenter.
+    standing, rows (of metrics.csv), total_steps, task, predictor.
     """
 
     def __init__(self, folder: str | Path, config: TrainConfig, observer: Observer | None = None) -> None:
         folder = Path(folder)
         self.folder, self.config, self.observer = folder, config, observer or Observer()
-        self.device = get_device(config.device)
+        self.device, self.task = get_device(config.device), TASKS[config.task]
         self.train_set = open_dataset(config.data, "train", seed=config.seed)
         self.val_set = open_dataset(config.data, "val", seed=config.seed)
+        self.task.check(self.train_set, config.data)
         classes = len(self.train_set.classes)
         if config.class_weights is not None and len(config.class_weights) != classes:
             raise TrainingError(f"class_weights has {len(config.class_weights)} numbers for {classes} classes")
-        self.settings = {
-            "model": config.model,
-            "backbone": config.backbone,
-            "classes": classes,
-            "geometry": config.geometry,
-            "width": config.width,
-            "deconv": config.deconv,
-            "dropout": config.dropout,
-        }
-        if config.fc is not None:
-            self.settings["fc"] = config.fc
+        self.settings = self.task.network_settings(config, self.train_set)
         self.network = models.build(**self.settings, seed=config.seed, dtype=config.dtype).to(self.device)
         parameters = dict(self.network.named_parameters())
         self.optimizer = optim.build(config.optimizer, parameters, config.momentum, config.weight_decay)
@@ -112,13 +104,16 @@ class Run:
         folder = Path(folder)
         if (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder} already holds a run: add --resume to continue it, or name another --run")
-        run = cls(folder, config, observer)
         if config.init is None:
+            run = cls(folder, config, observer)
             normalization = run._normalization()
         else:
-            run.inheritance = inherit(
-                run.network, checkpoint.find(config.init), config.mean, config.std, config.inputs, config.filler
-            )
+            path = checkpoint.find(config.init)
+            saved = checkpoint.load(path)
+            config = replace(config, **sizes(saved, fc=config.fc, input_size=config.input_size))
+            run = cls(folder, config, observer)
+            wanted = (config.mean, config.std, config.inputs, config.filler)
+            run.inheritance = inherit(run.network, saved, path, *wanted)
             run.standing.new_layers, normalization = run.inheritance.new_layers, run.inheritance.normalization
         run._prepare(normalization)
         try:
@@ -171,7 +166,9 @@ class Run:
         self.schedule = optim.Schedule(
             config.lr, self.total_steps, config.schedule, config.power, config.drop_every, config.gamma
         )
-        self.segmenter = Segmenter(self.network, normalization, self.train_set.classes, self.train_set.palette)
+        self.predictor = self.task.predictor(
+            self.network, normalization, self.train_set.classes, self.train_set.palette
+        )
 
     def _forget_what_came_after(self) -> None:
         """Cut log and metrics back to the checkpoint, which may be older than they are."""
@@ -230,7 +227,7 @@ class Run:
         for i, batch in enumerate(batches):
             self.network.at_step(config.seed, standing.step * config.accumulate + i)
             images = Tensor(batch.images.astype(config.dtype, copy=False), device=self.device)
-            loss = self.network.loss(images, batch.labels, self.class_weights, reduction=config.reduction)
+            loss = self.task.loss(self.network, images, batch.labels, self.class_weights, config.reduction)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
@@ -269,7 +266,7 @@ class Run:
         if standing.epoch % self.config.evaluate_every and not self.finished:
             return
         with self.network.frozen():
-            confusions = self.segmenter.confusions(self.val_set)
+            confusions = self.predictor.confusions(self.val_set)
             counts = sum_confusion(self._counted(confusions), len(self.val_set.classes)).counts
             samples = self._sample_sheet()
         scores = metrics.scores(counts, self.config.absent)
@@ -278,11 +275,7 @@ class Run:
             "step": standing.step,
             "loss": loss,
             "lr": self.schedule(standing.step - 1),
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "mean_iu": scores.mean_iu,
-            "frequency_weighted_iu": scores.frequency_weighted_iu,
-        }
+        } | self.task.row(scores)
         self.rows.append(row)
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(row))
@@ -293,8 +286,9 @@ class Run:
         viz.save_picture(self.folder / "samples" / f"epoch-{standing.epoch:03d}.png", samples)
         self.true_counts = counts.sum(axis=1)
         # NaN, where nothing is labelled, is not better than anything
-        if scores.mean_iu > (-math.inf if standing.best_iu is None else standing.best_iu):
-            standing.best_iu, standing.best_epoch = float(scores.mean_iu), standing.epoch
+        score = self.task.score(scores)
+        if score > (-math.inf if standing.best_score is None else standing.best_score):
+            standing.best_score, standing.best_epoch = float(score), standing.epoch
             self._checkpoint(with_optimizer=False).save(self.folder / "best.safetensors")
         self.observer.evaluated(self, row, scores)
 
@@ -304,23 +298,17 @@ class Run:
             yield confusion
 
     def _sample_sheet(self) -> Image:
-        """A picture of a few validation images, always the same ones: image, label, prediction."""
+        """A picture of a few validation images, always the same ones, and what is predicted for them."""
         indices = np.unique(np.linspace(0, len(self.val_set) - 1, SAMPLES).astype(int)).tolist()
         samples = [self.val_set[index] for index in indices]
-        return viz.sample_sheet(
-            [sample.image for sample in samples],
-            [sample.label for sample in samples],
-            [self.segmenter(sample.image) for sample in samples],
-            self.val_set.palette,
-            self.val_set.classes,
-        )
+        return self.task.sheet(samples, [self.predictor(sample.image) for sample in samples], self.val_set)
 
     # --- keeping it ---
 
     def _checkpoint(self, with_optimizer: bool = True) -> Checkpoint:
         about = {
             "network": self.settings,
-            "data": describe(self.train_set, self.segmenter.normalization),
+            "data": describe(self.train_set, self.predictor.normalization),
             "training": asdict(self.standing),
             "optimizer_steps": self.optimizer.steps,
         }

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint
 from .checkpoint import Checkpoint
 from .data import Normalization
 from .errors import CheckpointError, TrainingError
@@ -38,15 +37,22 @@ class Inheritance:
     notes: list[str]
 
 
+def sizes(saved: Checkpoint, **chosen: int | None) -> dict[str, int | None]:
+    """The settings `chosen` (fc, input_size), those that are None as the network in the file `saved` has them."""
+    own = saved.about.get("network") or {}
+    return {name: own.get(name) if value is None else value for name, value in chosen.items()}
+
+
 def inherit(
     network: Module,
+    saved: Checkpoint,
     path: Path,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     inputs: str = "kept",
     filler: str = "he",
 ) -> Inheritance:
-    """Copy the weights in `path` into `network`, and say what follows from them.
+    """Copy the weights `saved` in the file `path` into `network`, and say what follows from them.
 
     mean, std: of the inputs, None for the file's own. inputs "kept": weights are to see what they were trained on, so
     another std is folded into the first layer and another mean refused; "given": mean and std count as they stand.
@@ -54,7 +60,6 @@ def inherit(
     default), become 0; upsampling stays bilinear. Only skip scores and upsampling may be missing, a classifier's last
     layer, and what the file itself calls new. Raises CheckpointError, TrainingError (mean) otherwise.
     """
-    saved = checkpoint.load(path)
     own = {name: parameter.shape for name, parameter in network.named_parameters()}
     weights, notes = _fitting(saved, own)
     new = sorted(_new_layers(saved, weights, own, path))

@@ -218,8 +218,8 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 def curves(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     """Write the course of a training as PNG: loss, validation scores and learning rate over epochs.
 
-    Each row is one epoch: "epoch", "loss", "lr", "mean_iu" and "pixel_accuracy" (fractions 0..1). All but
-    "epoch" may be missing, None or NaN, such as the scores of an epoch without validation.
+    Each row is one epoch: "epoch", "loss", "lr", "mean_iu" and "pixel_accuracy", or "accuracy" (fractions 0..1). All
+    but "epoch" may be missing, None or NaN, such as the scores of an epoch without validation.
     """
     if not rows:
         raise MinifcnError(f"nothing to draw in {path}: no epochs")
@@ -229,6 +229,7 @@ def curves(path: str | os.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     loss, validation, rate = figure.subplots(1, 3, gridspec_kw={"left": 0, "right": 1, "wspace": 0.25})
     _panel(loss, "training loss", rows, {"loss": ("loss", BLUE)}, _number)
     scores = {"pixel_accuracy": ("pixel accuracy", GREEN), "mean_iu": ("mean IU", ORANGE)}
+    scores["accuracy"] = ("accuracy", GREEN)
     _panel(validation, "validation", rows, scores, lambda v: f"{100 * v:.3g} %")
     _panel(rate, "learning rate", rows, {"lr": ("learning rate", BLUE)}, _number)
     save_figure(figure, path)

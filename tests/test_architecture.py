@@ -25,7 +25,8 @@ ROWS = [
     {"models"},
     {"data", "optim", "metrics", "checkpoint"},
     {"segmenter", "transfer", "viz", "weights"},
-    {"configuration"},
+    {"configuration", "recognizer"},
+    {"tasks"},
     {"training"},
     {"alignment", "bench", "explain", "gradcheck", "ledger"},  # tools: only the command line imports them
     {"recipes"},

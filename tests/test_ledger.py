@@ -1,12 +1,17 @@
 """The ledger says what theory says, and warns of each fault that is planted."""
 
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from minifcn import cli, ledger
+from minifcn import cli, ledger, optim
 from minifcn.configuration import TrainConfig
+from minifcn.errors import TrainingError
+from minifcn.nn import Parameter
+from minifcn.tensor import Tensor
 from minifcn.training import Run
 
 TINY = {"data": "scenes:32x40", "width": 0.25, "batch": 2, "steps": 2}
@@ -131,3 +136,58 @@ def test_it_is_printed_once_and_can_be_turned_off(tmp_path, capsys):
     assert "zero scores" not in capsys.readouterr().out
     assert cli.main([*options, "--run", str(tmp_path / "without"), "--no-ledger"]) == 0
     assert "zero scores" not in capsys.readouterr().out
+
+
+# --- the first step, and the curvature that it meets --------------------------------------------------------
+
+COLOURS = {"mean": (120.0, 120.0, 120.0), "std": (1.0, 1.0, 1.0)}  # inputs of 0..255: features a hundred times as large
+
+
+@pytest.mark.parametrize(
+    ("settings", "stable"),
+    [({"lr": 0.05}, True), ({"lr": 5.0}, False), ({"lr": 1e-4} | COLOURS, True), ({"lr": 3e-3} | COLOURS, False)],
+)
+def test_a_rate_is_called_stable_where_training_is(start, settings, stable):
+    """Held against what happens: 20 steps lower the loss throughout, or raise it manyfold at least once."""
+    run = start(**settings, steps=20, batch=4, schedule="fixed")
+    assert line(run, "stability").ok is stable
+    run._end_epoch = lambda: None
+    try:
+        run.train()
+    except TrainingError:
+        assert not stable
+    losses = [json.loads(text)["loss"] for text in (run.folder / "log.jsonl").read_text().splitlines()]
+    if stable:
+        assert max(losses) < 1.2 * losses[0]
+        assert np.mean(losses[-5:]) < 0.8 * losses[0]
+    else:
+        assert max(losses) > 5 * losses[0]
+
+
+def test_the_curvature_of_a_known_quadratic(start, monkeypatch):
+    """L = sum of c w^2 / 2 with c = 3, 1, and multipliers 1, 5 of the rates: D H has the eigenvalues 3 and 5."""
+    run = start(momentum=0.5, lr=0.5)
+    held = {"a.weight": Parameter(np.array([2.0])), "b.weight": Parameter(np.array([1.0]))}
+    curvatures = {"a.weight": 3.0, "b.weight": 1.0}
+    run.optimizer = optim.build("sgd", held, 0.5, 0.0, {"b.weight": optim.Multiplier(5)})
+
+    def differentiate(run, batch):
+        for name, parameter in held.items():
+            parameter.grad = Tensor(curvatures[name] * parameter.data)
+        return sum(c * held[name].data.item() ** 2 / 2 for name, c in curvatures.items())
+
+    monkeypatch.setattr(ledger, "_differentiate", differentiate)
+    monkeypatch.setattr(ledger, "POWER_ROUNDS", 60)
+    loss = differentiate(run, None)
+    first, stability = ledger._steps(run, None, loss)
+    # lr |g|^2 = .5 36 + 2.5 1 = 20.5; w = 2 - .5 6 = -1, 1 - 2.5 = -1.5: L goes from 6.5 to 1.5 + 1.125 = 2.625
+    assert first.text == "lowers the loss of its batch by 3.88 of 6.5; to first order, lr |g|^2, 20.5"
+    assert "curvature 5 after the first step allows rates below 2 (1 + momentum) / it = 0.6" in stability.text
+    assert stability.ok
+    assert [parameter.data.item() for parameter in held.values()] == [2, 1], "the weights are put back"
+    run.schedule = replace(run.schedule, lr=1.0)
+    # w = -4, -4: L = 24 + 8, above 6.5; a tenth of the rate lowers it
+    first, stability = ledger._steps(run, None, differentiate(run, None))
+    assert first.text == "raises the loss of its batch from 6.5 to 32: lower --lr"
+    assert "after a step at lr 0.1 allows rates below 2 (1 + momentum) / it = 0.6; lr 1 is 1.67 times" in stability.text
+    assert stability.ok is False

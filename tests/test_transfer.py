@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minifcn import models
+from minifcn import checkpoint, models, transfer
 from minifcn.checkpoint import Checkpoint
 from minifcn.configuration import TrainConfig
 from minifcn.data import Normalization
 from minifcn.errors import CheckpointError, TrainingError
 from minifcn.tensor import Tensor
 from minifcn.training import Run
-from minifcn.transfer import inherit
 
 MEAN, STD = (123.0, 117.0, 104.0), 1.0
 NETWORK = {"backbone": "small", "classes": 3, "width": 0.1}
@@ -29,6 +28,10 @@ def random_scores(net: models.FCN) -> models.FCN:
         if name.startswith("score"):
             parameter.data[...] = rng.standard_normal(parameter.shape)
     return net
+
+
+def inherit(net: models.FCN, path: Path, **settings) -> transfer.Inheritance:
+    return transfer.inherit(net, checkpoint.load(path), path, **settings)
 
 
 def file_of(net: models.FCN, path: Path, **about) -> Path:
@@ -142,7 +145,7 @@ def test_a_run_keeps_the_rates_of_its_new_layers_when_it_is_resumed(tmp_path):
         **settings, model="fcn16s", init=str(path), lr=1e-6, lr_new=10, bias_rule="caffe", steps=6, clip_norm=0.5
     )
     whole = Run.start(tmp_path / "whole", config)
-    assert whole.segmenter.normalization == Normalization(MEAN, STD)
+    assert whole.predictor.normalization == Normalization(MEAN, STD)
     rates = {name: whole.optimizer.rates(name, 1.0) for name in ("fc6.weight", "fc7.weight", "score_pool4.bias")}
     assert rates == {"fc6.weight": (1, 5e-4), "fc7.weight": (10, 5e-4), "score_pool4.bias": (20, 0)}
     whole.train()
@@ -151,7 +154,7 @@ def test_a_run_keeps_the_rates_of_its_new_layers_when_it_is_resumed(tmp_path):
     path.unlink()  # a resumed run does not need it again
     resumed = Run.resume(tmp_path / "stopped")
     assert resumed.standing.new_layers == ["fc7", "score_fr", "score_pool4"]
-    assert resumed.segmenter.normalization == Normalization(MEAN, STD)
+    assert resumed.predictor.normalization == Normalization(MEAN, STD)
     assert resumed.train()
     last = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert last[0] == last[1]

@@ -20,6 +20,7 @@ from ..metrics import Scores
 
 if TYPE_CHECKING:
     from ..ledger import Line
+    from ..tasks import Task
 
 # A file or a pipe has no width of its own; tables should not break there at 80 columns.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -107,9 +108,7 @@ def number(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def print_scores(scores: Scores) -> None:
-    """The four scores of the paper, one a line, for eyes and scripts alike."""
-    print(f"pixel accuracy {number(scores.pixel_accuracy)}")
-    print(f"mean accuracy {number(scores.mean_accuracy)}")
-    print(f"mean IU {number(scores.mean_iu)}")
-    print(f"frequency weighted IU {number(scores.frequency_weighted_iu)}")
+def print_scores(scores: Scores, task: Task) -> None:
+    """The scores of the task, one a line, for eyes and scripts alike."""
+    for column, name in task.columns:
+        print(f"{column.replace('_', ' ').replace(' iu', ' IU')} {number(getattr(scores, name))}")

@@ -21,7 +21,7 @@ from ..metrics import Scores
 from ..training import Observer, Run
 from .console import add_threads, console, number, number_list, print_lines, progress_bar
 
-HELP = "train a fully convolutional network, or resume a run"
+HELP = "train a fully convolutional network, or a classifier to make one of, or resume a run"
 
 
 def _parser_of(setting: Field) -> dict[str, Any]:
@@ -103,10 +103,8 @@ class Display(Observer):
 
     def evaluated(self, run: Run, row: dict[str, Any], scores: Scores) -> None:
         best = "  best so far" if run.standing.best_epoch == row["epoch"] else ""
-        console.print(
-            f"epoch {row['epoch']:3d}  step {row['step']:6d}  loss {row['loss']:.4f}  "
-            f"pixel accuracy {number(scores.pixel_accuracy)}  mean IU {number(scores.mean_iu)}{best}"
-        )
+        shown = "  ".join(f"{title} {number(getattr(scores, name))}" for title, name in run.task.shown)
+        console.print(f"epoch {row['epoch']:3d}  step {row['step']:6d}  loss {row['loss']:.4f}  {shown}{best}")
         self.recent = [(time.perf_counter(), 0)]
 
 
@@ -157,14 +155,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _report(training: Run) -> None:
     """What it took, the result beside the trivial one, and where to look."""
     print(f"peak memory of the kernels' arrays: {memory.usage().peak / 2**20:.0f} MiB")
-    if training.standing.best_iu is None:
+    if training.standing.best_score is None:
         return
-    print(f"best mean IU {training.standing.best_iu:.4f} at epoch {training.standing.best_epoch}")
-    if getattr(training, "true_counts", None) is not None:
-        constant, scores = metrics.constant_predictor(training.true_counts, training.config.absent)
-        print(
-            f"best constant predictor ({training.val_set.classes[constant]} everywhere): mean IU {scores.mean_iu:.4f}"
-        )
+    task = training.task
+    print(f"best {task.title} {training.standing.best_score:.4f} at epoch {training.standing.best_epoch}")
+    if training.true_counts is not None:
+        best, scores = metrics.constant_predictor(training.true_counts, training.config.absent)
+        name = training.val_set.classes[best]
+        print(f"best constant predictor ({name} everywhere): {task.title} {task.score(scores):.4f}")
     last = sorted((training.folder / "samples").glob("*.png"))[-1]
     print(f"curves:   {training.folder / 'curves.png'}")
     print(f"pictures: {last}")

@@ -10,7 +10,7 @@ from .context import open_context
 from .dataset import IGNORE, Dataset, Sample
 from .files import FileError, read_image
 from .folders import open_camvid, open_folder
-from .imagefolder import ImageFolder, open_image_folder
+from .imagefolder import ImageFolder, fitted, open_image_folder
 from .inspect import DatasetReport, Problem, SplitReport, inspect_dataset
 from .labels import LabelFormat, read_label
 from .loader import Batch, Loader, Normalization
@@ -44,6 +44,7 @@ __all__ = [
     "SplitReport",
     "class_names",
     "colourise",
+    "fitted",
     "inspect_dataset",
     "open_camvid",
     "open_cityscapes",

@@ -19,6 +19,12 @@ from .palette import voc_palette
 SIZE = (224, 224)  # what the classifiers of the VGG and AlexNet papers see
 
 
+def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image uint8 [H, W, 3] in the size (H, W): scaled until it just covers it, and cut about its centre."""
+    height, width = size
+    return np.array(ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.BILINEAR))
+
+
 class ImageFolder(Dataset):
     """Samples read from image files with one class each; a label is [[class]].
 
@@ -38,8 +44,7 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         path, number = self.files[index]
-        picture, (height, width) = Image.fromarray(read_image(path)), self.size
-        image = np.array(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR))
+        image = fitted(read_image(path), self.size)
         return Sample(image, np.array([[number]], np.uint8), f"{self.classes[number]}/{path.stem}")
 
     def source(self, index: int) -> str:
