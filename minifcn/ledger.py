@@ -247,13 +247,14 @@ def _steps(run: Run, batch: Batch, loss: float) -> Iterator[Line]:
     rate = run.schedule(0)
     try:
         promised = _move(run, before, gradient, rate)
-        after = _differentiate(run, batch)
-        yield _first_step(loss, promised, after)
-        while not after <= loss and rate > SMALLEST_RATE:
+        lowered = after = _differentiate(run, batch)
+        while not lowered <= loss and rate > SMALLEST_RATE:
             rate /= 10
             _move(run, before, gradient, rate)
-            after = _differentiate(run, batch)
-        yield _stability(run, batch, rate)
+            lowered = _differentiate(run, batch)
+        stability = _stability(run, batch, rate)
+        yield _first_step(loss, promised, after, stability.ok)
+        yield stability
     finally:
         for name, array in before.items():
             run.optimizer.parameters[name].data[...] = array
@@ -273,12 +274,13 @@ def _move(run: Run, start: dict[str, np.ndarray], gradient: dict[str, np.ndarray
     return promised
 
 
-def _first_step(loss: float, promised: float, after: float) -> Line:
-    """A step that is small enough keeps its promise."""
-    text = f"lowers the loss of its batch by {loss - after:.3g} of {loss:.4g}; to first order, lr |g|^2, {promised:.3g}"
-    if not after <= loss:
-        return Line(False, "first step", f"raises the loss of its batch from {loss:.4g} to {after:.4g}: lower --lr")
-    return Line(True, "first step", text)
+def _first_step(loss: float, promised: float, after: float, stable: bool | None) -> Line:
+    """A step that is small enough keeps its promise. One that does not may be made good where the rate is stable."""
+    text = f"the loss of its batch by {abs(loss - after):.3g} of {loss:.4g}; to first order, lr |g|^2, "
+    if after <= loss:
+        return Line(True, "first step", f"lowers {text}{promised:.3g}")
+    remedy = "" if stable else ": lower --lr"
+    return Line(None if stable else False, "first step", f"raises {text}it would fall by {promised:.3g}{remedy}")
 
 
 def _stability(run: Run, batch: Batch, taken: float) -> Line:

@@ -188,6 +188,8 @@ def test_the_curvature_of_a_known_quadratic(start, monkeypatch):
     run.schedule = replace(run.schedule, lr=1.0)
     # w = -4, -4: L = 24 + 8, above 6.5; a tenth of the rate lowers it
     first, stability = ledger._steps(run, None, differentiate(run, None))
-    assert first.text == "raises the loss of its batch from 6.5 to 32: lower --lr"
+    assert first.text == (
+        "raises the loss of its batch by 25.5 of 6.5; to first order, lr |g|^2, it would fall by 41: lower --lr"
+    )
     assert "after a step at lr 0.1 allows rates below 2 (1 + momentum) / it = 0.6; lr 1 is 1.67 times" in stability.text
     assert stability.ok is False
