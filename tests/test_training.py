@@ -107,6 +107,29 @@ def test_a_run_over_an_epoch_boundary_resumes_to_the_same_metrics(tmp_path):
     assert len((tmp_path / "whole" / "metrics.csv").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1e-3])
+def test_a_step_is_caffes_over_iter_size_batches(tmp_path, clip_norm):
+    """Gradients are summed, clipped and divided by iter_size: w - lr (g1 + g2) min(1, clip / |g1 + g2|) / 2."""
+    settings = {"batch": 2, "accumulate": 2, "steps": 1, "dropout": 0.0, "dtype": "float64", "schedule": "fixed"}
+    rule = {"optimizer": "sgd-caffe", "momentum": 0.99, "weight_decay": 0.0, "reduction": "batch", "lr": 1e-7}
+    run = Run.start(tmp_path / "run", TrainConfig(**TINY | settings | rule | {"clip_norm": clip_norm}))
+    network = run.network.train()
+    before = {name: parameter.data.copy() for name, parameter in network.named_parameters()}
+    batches = run.loader.epoch(0)
+    for batch in (next(batches), next(batches)):
+        network.loss(minifcn.Tensor(batch.images.astype(np.float64)), batch.labels, reduction="batch").backward()
+    batches.close()
+    total = {name: parameter.grad.data.copy() for name, parameter in network.named_parameters()}
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in total.values()))
+    factor = 1 if clip_norm is None else clip_norm / norm
+    assert factor == 1 or factor < 0.5
+    run._end_epoch = lambda: None
+    run.train()
+    for name, parameter in network.named_parameters():
+        expected = -1e-7 * factor * total[name] / 2
+        np.testing.assert_allclose(parameter.data - before[name], expected, rtol=1e-6, atol=1e-15)
+
+
 def test_killed_at_a_random_step_and_resumed_is_bit_identical(tmp_path):
     options = [*TINY_OPTIONS, "--steps", "30", "--save-every", "4"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
