@@ -193,8 +193,8 @@ class Run:
         Raises TrainingError when the loss is not finite; the last checkpoint is then the last good one.
         """
         with settings.using(convolution=self.config.convolution), open(self.folder / "log.jsonl", "a") as log:
-            memory.reset_peak()
             self.observer.started(self)
+            memory.reset_peak()  # of the training, whatever its observer did before
             while not self.finished:
                 for batches in self._groups(self.standing.epoch, self.standing.batch):
                     self._step(batches, log)
