@@ -18,6 +18,13 @@ from minifcn.training import Run
 TINY = {"task": "classify", "data": "shapes:32x32", "width": 0.25, "batch": 16, "steps": 4, "lr": 0.01}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.Shapes, "lengths", (64, 20))  # train, val
+        yield
+
+
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory) -> Path:
     """A finished tiny run that tests only read."""
@@ -77,7 +84,7 @@ def test_evaluate_and_predict_know_what_they_are_given(classifier, tmp_path, cap
     output = capsys.readouterr().out
     scores = json.loads(target.read_text())
     assert f"accuracy {scores['pixel_accuracy']:.4f}" in output.splitlines()
-    assert "400 labelled images" in output
+    assert "20 labelled images" in output
     assert cli.main(["evaluate", str(classifier), "--data", "scenes:32x32"]) == 2
     assert "data scenes:32x32 is for task 'segment', but the network's task is 'classify'" in capsys.readouterr().err
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
