@@ -86,8 +86,8 @@ def _fitting(saved: Checkpoint, own: dict[str, tuple[int, ...]]) -> tuple[dict[s
     untrained = _called_new(saved)
     for name, array in saved.weights.items():
         shape = own.get(name)
-        if shape is None and _layer(name).startswith((HEAD, "upscore")):
-            # the last upsampling of a coarser net has no place in a finer one
+        if shape is None and (_layer(name) in untrained or _layer(name).startswith((HEAD, "upscore"))):
+            # the last upsampling of a coarser net has no place in a finer one, nor has a skip in one without it
             notes.append(f"{name}: left behind, the network has no such layer")
         elif shape is not None and {array.ndim, len(shape)} == {2, 4} and array.size == np.prod(shape):
             weights[name] = array.reshape(shape)

@@ -9,7 +9,7 @@ from minifcn import checkpoint, models, transfer
 from minifcn.checkpoint import Checkpoint
 from minifcn.configuration import TrainConfig
 from minifcn.data import Normalization
-from minifcn.errors import CheckpointError, TrainingError
+from minifcn.errors import CheckpointError, MinifcnError, TrainingError
 from minifcn.tensor import Tensor
 from minifcn.training import Run
 
@@ -124,6 +124,16 @@ def test_a_classifiers_layers_become_convolutions(tmp_path):
     np.testing.assert_array_equal(target.fc6.weight.data, source.fc6.weight.data)
     assert "fc6.weight: reshaped from 26 x 637 to 26 x 13 x 7 x 7" in found.notes
     assert "fc8.weight: left behind, the network has no such layer" in found.notes
+
+
+def test_untrained_skips_are_left_behind_by_a_net_without_them_and_trained_ones_are_refused(tmp_path):
+    skips = ["score_pool4", "score_pool3"]
+    path = file_of(network("fcn8s"), tmp_path / "a.safetensors", new_layers=skips)
+    found = inherit(network(seed=1), path)
+    assert found.new_layers == []
+    assert "score_pool3.weight: left behind, the network has no such layer" in found.notes
+    with pytest.raises(MinifcnError, match=r"score_pool3\.bias is not a parameter of the network"):
+        inherit(network(seed=1), file_of(network("fcn8s"), tmp_path / "b.safetensors"))
 
 
 def test_caffes_filler_starts_new_layers_at_zero_and_leaves_upsampling_bilinear(tmp_path):
