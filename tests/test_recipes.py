@@ -64,6 +64,15 @@ def test_no_recipe_of_a_released_net_is_left_unchecked():
     assert len(SOLVERS) == 18
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("camvid-*.toml")), ids=lambda path: path.stem)
+def test_our_own_recipes_can_be_run(path):
+    found = recipes.load(path)
+    config = found.config({name: "a" for name in found.needs})
+    assert found.about.keys() >= {"title", "source", "expect"}
+    assert config.epochs <= 10 or config.backbone == "small"
+    assert len(config.class_weights or range(11)) == 11
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
