@@ -56,6 +56,42 @@ def number_list(kind: type) -> Callable[[str], tuple]:
     return parse
 
 
+def size(text: str) -> tuple[int, int]:
+    """(H, W) of "HxW"."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} must be HxW, two integers of at least 1, as in 375x500")
+    return (int(parts[0]), int(parts[1]))
+
+
+UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+
+
+def byte_count(text: str) -> int:
+    """Bytes of "1500M", "8G" or "8GiB": powers of 1024."""
+    number, unit = text.upper().removesuffix("IB").removesuffix("B"), ""
+    if number[-1:] in ("K", "M", "G"):
+        number, unit = number[:-1], number[-1]
+    try:
+        count = float(number) * 2 ** UNITS[unit]
+    except ValueError:
+        count = 0
+    if not 0 < count < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a size of memory, as in 1500M or 8G")
+    return int(count)
+
+
+def tile_or_auto(text: str) -> tuple[int, int] | str:
+    """(H, W) of "HxW", or "auto"."""
+    return text if text == "auto" else size(text)
+
+
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile", type=tile_or_auto, metavar="HxW|auto", help="label in tiles, multiples of 32; auto: as memory allows"
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device, and the settings of the kernels."""
     parser.add_argument("--device", default="cpu", help=f"where to compute: {', '.join(known_devices())}")
