@@ -45,8 +45,8 @@ def parts(network: FCN, images: Tensor) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Of one image: `label` [H, W], the class that wins; for each stream, by its score layer, its `shares` of the margin
-    [H, W] in -1..1, and whether it `decides` [H, W].
+    """Of one image: `label` [H, W], the class that wins; for each stream, by its score layer, its `shares` of the
+    margin [H, W] in -1..1, and whether it `decides` [H, W].
     """
 
     label: np.ndarray

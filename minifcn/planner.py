@@ -41,7 +41,7 @@ FAR = 1 << 13  # pixels: an image in which a tile has its whole halo
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes that a step or a prediction needs, by what they are for (`parts`), and the most of each phase (`phases`)."""
+    """Bytes: what a step or a prediction needs, by what it is for (`parts`), and the most of each phase (`phases`)."""
 
     parts: dict[str, int]
     phases: dict[str, int]

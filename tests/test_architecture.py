@@ -30,7 +30,7 @@ ROWS = [
     {"tasks"},
     {"training"},
     # tools: only the command line imports them
-    {"alignment", "bench", "explain", "gradcheck", "ledger"},
+    {"alignment", "bench", "explain", "gradcheck", "ledger", "pictures", "planner"},
     {"recipes"},
     {"cli"},
     {"__main__"},

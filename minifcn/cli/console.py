@@ -13,10 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .. import planner, tiling
 from ..device import known_devices
 from ..errors import MinifcnError
 from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
 from ..metrics import Scores
+from ..models import FCN
 
 if TYPE_CHECKING:
     from ..ledger import Line
@@ -90,6 +92,13 @@ def add_tile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=tile_or_auto, metavar="HxW|auto", help="label in tiles, multiples of 32; auto: as memory allows"
     )
+
+
+def chosen_tile(network: FCN, wanted: tuple[int, int] | str | None) -> tuple[int, int] | None:
+    """What --tile says: None for whole images; "auto" is the largest tile that half the available memory holds."""
+    if wanted == "auto":
+        return planner.fitting_tile(network, planner.available() // 2)
+    return None if wanted is None else tiling.checked(network, wanted)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

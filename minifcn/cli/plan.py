@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from .. import optim, planner
-from ..models import BACKBONES, DECONVS, GEOMETRIES, MODELS, FCN
+from ..models import BACKBONES, DECONVS, FCN, GEOMETRIES, MODELS
 from ..planner import Plan, readable
 from ..receptive import stride
 from .console import add_settings, byte_count, console, size
