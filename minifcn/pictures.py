@@ -56,7 +56,7 @@ def _deciding(attribution: Attribution) -> tuple[np.ndarray, list[tuple[str, Any
 def attribution_picture(
     path: str | os.PathLike, image: np.ndarray, attribution: Attribution, palette: np.ndarray, classes: Sequence[str]
 ) -> None:
-    """Write, for `image` [H, W, 3]: the prediction; without which stream another class would win; shares of the margin."""
+    """Write, for `image` [H, W, 3]: the prediction, the streams without which another class would win, the shares."""
     streams = list(attribution.shares)
     label = attribution.label.astype(np.uint8)
     H, W = label.shape

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from .. import optim, planner
+from ..errors import MinifcnError
 from ..models import BACKBONES, DECONVS, FCN, GEOMETRIES, MODELS
 from ..planner import Plan, readable
 from ..receptive import stride
@@ -86,4 +87,8 @@ def _print_what_fits(arguments: argparse.Namespace, network: FCN, plan: Any, lim
     if image:
         console.print(f"would fit: {arguments.batch} of {'x'.join(map(str, scaled(image)))}")
     if not arguments.training:
-        console.print(f"would fit: any image in tiles of {'x'.join(map(str, planner.fitting_tile(network, limit)))}")
+        try:
+            tile = "x".join(map(str, planner.fitting_tile(network, limit)))
+            console.print(f"would fit: any image in tiles of {tile}")
+        except MinifcnError as error:
+            console.print(str(error))
