@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from minifcn import Tensor, attribution, no_grad, receptive, tiling
+from minifcn import Tensor, attribution, cli, no_grad, receptive, tiling
+from minifcn.checkpoint import Checkpoint
 from minifcn.data import Normalization
 from minifcn.errors import MinifcnError
 from minifcn.kernels import geometry as sizes
@@ -262,3 +264,45 @@ def test_tiles_cover_the_image_once():
 def test_tiles_off_the_stride_are_refused(tile):
     with pytest.raises(MinifcnError, match="multiples of 32"):
         tiling.checked(random_net(), tile)
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint, and a picture to label."""
+    about = {"model": "fcn8s", "backbone": "small", "classes": 3, "width": 0.03}
+    net = random_net(dtype=np.float32)
+    palette = (80 * np.eye(3, dtype=int)).tolist()
+    data = {"classes": ["a", "b", "c"], "palette": palette, "mean": [99] * 3, "std": [50] * 3}
+    Checkpoint(net.state_dict(), {"network": about, "data": data}).save(tmp_path / "net.safetensors")
+    picture = np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    return tmp_path
+
+
+def predict(folder, out, *options):
+    return cli.main(
+        ["predict", str(folder / "net.safetensors"), str(folder / "picture.png"), "--out", str(folder / out), *options]
+    )
+
+
+def test_predict_draws_streams_and_fields(trained):
+    assert predict(trained, "out", "--attribute", "--receptive", "5,130") == 0
+    names = {"picture.png", "picture_overlay.png", "picture_streams.png", "picture_field.png", "legend.png"}
+    assert {file.name for file in (trained / "out").iterdir()} == names
+
+
+@pytest.mark.parametrize("tile", ["32x64", "auto"])
+def test_predict_in_tiles_gives_the_same_labels(trained, tile):
+    assert predict(trained, "whole") == predict(trained, "tiles", "--tile", tile) == 0
+    whole, tiles = (np.asarray(Image.open(trained / out / "picture.png")) for out in ("whole", "tiles"))
+    assert (whole == tiles).mean() > 0.999  # but for ties to rounding
+
+
+def test_predict_refuses_pixels_and_tiles_that_are_none(trained, capsys):
+    assert predict(trained, "out", "--receptive", "90,0") == 2
+    assert "row (=90) must lie in 0..89" in capsys.readouterr().err
+    assert predict(trained, "out", "--tile", "30x32") == 2
+    assert "multiples of 32" in capsys.readouterr().err
