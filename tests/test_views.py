@@ -114,6 +114,11 @@ def test_fields_of_vgg16(geometry):
     assert receptive.stride(net) == 32
 
 
+def test_the_field_of_alexnet():
+    net = build("fcn32s", backbone="alexnet", classes=2, width=0.02, geometry="pad100")
+    assert (receptive.field(net), receptive.stride(net)) == (355, 32)
+
+
 def test_reach_of_the_output_by_hand():
     """One pixel of FCN-32s sees two cells of score_fr, whose fields of 404 lie 32 apart."""
     net = build("fcn32s", backbone="vgg16", classes=2, width=1e-3)
@@ -217,6 +222,17 @@ def test_tiles_equal_the_whole_image(model, geometry, deconv, size, tile, seed):
     net, x = random_net(model, geometry, deconv, width=1e-3, classes=2, positive=True), image(*size, seed=seed)
     whole = logits(net, x)[0]
     np.testing.assert_allclose(tiled_logits(net, x, tile), whole, rtol=0, atol=1e-13 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@settings(max_examples=4)
+@given(size=st.tuples(st.integers(1, 500), st.integers(1, 300)))
+def test_tiles_of_alexnet_equal_the_whole_image(geometry, size):
+    """Overlapping poolings, a stride of 4 and normalisation across channels."""
+    net = random_net("fcn32s", geometry, positive=True, backbone="alexnet", width=0.02, classes=2)
+    x = image(*size)
+    whole = logits(net, x)[0]
+    np.testing.assert_allclose(tiled_logits(net, x, (96, 64)), whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry", choices=GEOMETRIES, default="exact", help="default: exact")
     parser.add_argument("--deconv", choices=DECONVS, default="fixed", help="default: fixed")
     parser.add_argument("--width", type=float, default=1.0, help="multiplies all channel numbers (1)")
+    parser.add_argument("--fc", type=int, metavar="K", help="channels of fc6 and fc7 (default: the backbone's)")
     parser.add_argument("--classes", type=int, default=21, help="default: 21")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--size", type=size, default=(375, 500), metavar="HxW", help="image size (375x500)")
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 1 if it does not fit."""
-    names = ("model", "backbone", "geometry", "deconv", "width", "classes", "dtype")
+    names = ("model", "backbone", "geometry", "deconv", "width", "fc", "classes", "dtype")
     network = planner.without_values({name: getattr(arguments, name) for name in names})
     limit = planner.available() if arguments.memory is None else arguments.memory
 
