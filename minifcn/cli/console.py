@@ -19,6 +19,7 @@ from ..errors import MinifcnError
 from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
 from ..metrics import Scores
 from ..models import FCN
+from ..nn import Module
 
 if TYPE_CHECKING:
     from ..ledger import Line
@@ -94,11 +95,15 @@ def add_tile(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_tile(network: FCN, wanted: tuple[int, int] | str | None) -> tuple[int, int] | None:
+def chosen_tile(network: Module, wanted: tuple[int, int] | str | None) -> tuple[int, int] | None:
     """What --tile says: None for whole images; "auto" is the largest tile that half the available memory holds."""
+    if wanted is None:
+        return None
+    if not isinstance(network, FCN):
+        raise MinifcnError("--tile is for networks that label pixels, and this one is a classifier")
     if wanted == "auto":
         return planner.fitting_tile(network, planner.available() // 2)
-    return None if wanted is None else tiling.checked(network, wanted)
+    return tiling.checked(network, wanted)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

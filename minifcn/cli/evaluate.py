@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     task, segmenter = tasks.load(arguments.run_folder, arguments.device)
-    if task.name == "segment":
-        segmenter.tile = chosen_tile(segmenter.network, arguments.tile)
+    segmenter.tile = chosen_tile(segmenter.network, arguments.tile)
     dataset = open_dataset(arguments.data, arguments.split, seed=arguments.seed)
     task.check(dataset, arguments.data)
     confusions = tracked(segmenter.confusions(dataset), len(dataset), "evaluating")

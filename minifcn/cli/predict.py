@@ -97,11 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _classify(recognizer: Recognizer, files: list[Path], arguments: argparse.Namespace) -> int:
     """Print the most likely classes of each image."""
-    if arguments.attribute or arguments.receptive or arguments.tile:
-        raise MinifcnError(
-            f"{arguments.run_folder} is a classifier: --attribute, --receptive and --tile are for networks that label "
-            f"pixels"
-        )
+    chosen_tile(recognizer.network, arguments.tile)
+    if arguments.attribute or arguments.receptive:
+        raise MinifcnError("--attribute and --receptive are for networks that label pixels, not for a classifier")
     for file in files:
         console.print(f"{file}  {_largest(recognizer.classes, recognizer.probabilities(read_image(file)))}")
     return 0
