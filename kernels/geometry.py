@@ -140,6 +140,27 @@ def bilinear_reach(size: int, out: int, factor: int, shift: int) -> list[tuple[i
     return reach
 
 
+# --- what an output depends on -----------------------------------------------------------------------------
+
+
+def conv_reach(first: int, last: int, window: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Pair:
+    """(first, last) pixel that the outputs first..last of a convolution or pooling look at, padding included.
+
+    Output u looks at u stride - padding + r dilation, r = 0..window - 1.
+    """
+    return first * stride - padding, last * stride - padding + dilation * (window - 1)
+
+
+def conv_transpose_reach(
+    first: int, last: int, window: int, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Pair:
+    """(first, last) pixel that the outputs first..last of a transposed convolution are made from.
+
+    Pixel i is added to the outputs i stride - padding + r dilation, r = 0..window - 1.
+    """
+    return -((dilation * (window - 1) - padding - first) // stride), (last + padding) // stride
+
+
 # --- whole ops ---------------------------------------------------------------------------------------------
 
 

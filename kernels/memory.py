@@ -11,6 +11,8 @@ import math
 import os
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,20 +24,24 @@ IDLE = 1 << 26  # bytes that may wait beyond a quarter more than was ever in use
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes of large arrays: alive now, alive at most since `reset_peak`, and waiting to be used again."""
+    """Bytes of large arrays: alive now, alive at most since `reset_peak`, and waiting to be used again.
+
+    resident: of alive and waiting ones together, what was ever asked for of their memory, at most since `reset_peak`.
+    """
 
     used: int
     peak: int
     idle: int
+    resident: int
 
 
 class _Buffer:
-    """`size` bytes that start on a cache line, at `address`."""
+    """`size` bytes that start on a cache line, at `address`; `asked`: how many of them an array has had."""
 
-    __slots__ = ("address", "raw", "size")
+    __slots__ = ("address", "asked", "raw", "size")
 
     def __init__(self, size: int) -> None:
-        self.raw, self.size = np.empty(size + LINE, np.uint8), size
+        self.raw, self.size, self.asked = np.empty(size + LINE, np.uint8), size, 0
         start = self.raw.__array_interface__["data"][0]
         self.address = start + -start % LINE
 
@@ -78,7 +84,7 @@ class Pool:
         self._lock = threading.RLock()
         self._returned: deque[_Buffer] = deque()  # appended to without the lock
         self._waiting: OrderedDict[int, _Buffer] = OrderedDict()  # by address, the longest waiting first
-        self._used = self._peak = self._idle = 0
+        self._used = self._peak = self._idle = self._resident = self._most_resident = 0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         """An uninitialised C-contiguous array that starts on a cache line."""
@@ -86,13 +92,15 @@ class Pool:
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
             return _small(size).view(dtype).reshape(shape)
-        size = _size_class(size)
+        asked, size = size, _size_class(size)
         with self._lock:
             self._take_back()
-            buffer = self._find(size)
+            buffer = self._find(size) or _Buffer(size)
             self._used += size
             self._peak = max(self._peak, self._used)
-        buffer = buffer or _Buffer(size)
+            self._resident += max(asked - buffer.asked, 0)
+            self._most_resident = max(self._most_resident, self._resident)
+            buffer.asked = max(asked, buffer.asked)
         return np.asarray(_Loan(buffer, tuple(shape), dtype, self._returned))
 
     def _find(self, size: int) -> _Buffer | None:
@@ -111,23 +119,26 @@ class Pool:
             self._idle += buffer.size
             self._waiting[buffer.address] = buffer
         while self._used + self._idle > self._peak + self._peak // 4 + IDLE:
-            self._idle -= self._waiting.popitem(last=False)[1].size
+            buffer = self._waiting.popitem(last=False)[1]
+            self._idle -= buffer.size
+            self._resident -= buffer.asked
 
     def usage(self) -> Usage:
         with self._lock:
             self._take_back()
-            return Usage(self._used, self._peak, self._idle)
+            return Usage(self._used, self._peak, self._idle, self._most_resident)
 
     def reset_peak(self) -> None:
         """Measure the peak anew from here."""
         with self._lock:
             self._take_back()
-            self._peak = self._used
+            self._peak, self._most_resident = self._used, self._resident
 
     def release(self) -> None:
         """Give waiting buffers back to the system."""
         with self._lock:
             self._take_back()
+            self._resident -= sum(buffer.asked for buffer in self._waiting.values())
             self._waiting.clear()
             self._idle = 0
 
@@ -172,8 +183,28 @@ if hasattr(os, "register_at_fork"):  # the child's copy of the lock must not be 
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
+rehearsing = False  # within `rehearsal`
+
+
+@contextmanager
+def rehearsal() -> Iterator[Pool]:
+    """Within the block, arrays come from a pool of its own, and nothing is written to them: no kernel runs.
+
+    A system gives memory to what is written, not to what is asked for. So the pool's usage tells what the computations
+    of the block would need, at the cost of almost nothing. For one thread; what they return is without meaning.
+    """
+    global empty, rehearsing
+    before, pool = (empty, rehearsing), Pool()
+    empty, rehearsing = pool.empty, True
+    try:
+        yield pool
+    finally:
+        empty, rehearsing = before
+
+
 def copy(array: np.ndarray) -> np.ndarray:
     """`array` in C-contiguous memory of its own that starts on a cache line."""
     own = empty(array.shape, array.dtype)
-    own[...] = array
+    if not rehearsing:
+        own[...] = array
     return own

@@ -191,6 +191,11 @@ class Adam(Optimizer):
 OPTIMIZERS = ("sgd", "sgd-caffe", "adam", "adamw")
 
 
+def kind(name: str) -> type[Optimizer]:
+    """The class of the optimiser `name`, one of OPTIMIZERS."""
+    return SGD if name.startswith("sgd") else Adam
+
+
 def build(
     name: str,
     parameters: dict[str, Parameter],

@@ -15,16 +15,19 @@ from .errors import CheckpointError, DataError
 from .metrics import ConfusionMatrix
 from .models import FCN
 from .tensor import Tensor, no_grad
+from .tiling import tiled
 
 
 class Segmenter:
     """A network together with what its inputs and outputs mean.
 
     network: in evaluation mode, frozen while it is in use; normalization: of its input; classes, palette: names and RGB
-    colours of its outputs.
+    colours of its outputs; tile: (height, width), where an image is to be labelled in tiles (None: whole), which makes
+    no difference but in memory and time.
     """
 
     network_type: type = FCN
+    tile: tuple[int, int] | None = None
 
     def __init__(
         self, network: FCN, normalization: Normalization, classes: tuple[str, ...], palette: np.ndarray
@@ -50,7 +53,7 @@ class Segmenter:
         network.load_state_dict(saved.weights)
         return cls(network.to(device).eval().freeze(), normalization, classes, palette)
 
-    def _input(self, images: np.ndarray) -> Tensor:
+    def input(self, images: np.ndarray) -> Tensor:
         """What the network, now in evaluation mode, takes for RGB images uint8 [N, H, W, 3]."""
         first = next(iter(self.network.parameters()))
         x = self.normalization.apply(images).transpose(0, 3, 1, 2).astype(first.dtype, copy=False)
@@ -60,7 +63,7 @@ class Segmenter:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Class scores [N, C, H, W] of RGB images uint8 [N, H, W, 3], any size."""
         with no_grad(), self.network.frozen():
-            return self.network(self._input(images)).numpy()
+            return self.network(self.input(images)).numpy()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The most likely class of every pixel, uint8 [H, W], of an RGB image uint8 [H, W, 3].
@@ -69,7 +72,10 @@ class Segmenter:
         they always are.
         """
         with self.network.frozen():
-            return self.network.labels(self._input(image[None]))[0].astype(np.uint8, copy=False)
+            return tiled(self._labels, self.network, image, self.tile) if self.tile else self._labels(image)
+
+    def _labels(self, image: np.ndarray) -> np.ndarray:
+        return self.network.labels(self.input(image[None]))[0].astype(np.uint8, copy=False)
 
     def check_classes(self, dataset: Dataset) -> None:
         """Raise CheckpointError unless the data set has this network's number of classes."""

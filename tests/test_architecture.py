@@ -23,12 +23,14 @@ ROWS = [
     {"ops"},
     {"nn"},
     {"models"},
-    {"data", "optim", "metrics", "checkpoint"},
+    {"attribution", "checkpoint", "data", "metrics", "optim", "receptive"},
+    {"tiling"},
     {"segmenter", "transfer", "viz", "weights"},
     {"configuration", "recognizer"},
     {"tasks"},
     {"training"},
-    {"alignment", "bench", "explain", "gradcheck", "ledger"},  # tools: only the command line imports them
+    # tools: only the command line imports them
+    {"alignment", "bench", "explain", "gradcheck", "ledger", "pictures", "planner"},
     {"recipes"},
     {"cli"},
     {"__main__"},

@@ -386,7 +386,7 @@ def test_a_converted_file_is_a_checkpoint_like_any_other(source, ours, tmp_path,
     segmenter = Segmenter.load(out)
     image = np.random.default_rng(2).integers(0, 256, (40, 50, 3), np.uint8)
     assert segmenter(image).shape == (40, 50)
-    found = segmenter.network.conv1_1(segmenter._input(image[None])).numpy()[0, :, 20, 30]
+    found = segmenter.network.conv1_1(segmenter.input(image[None])).numpy()[0, :, 20, 30]
     window = image[19:22, 29:32].astype(float) - VGG_MEAN  # the first layer by its definition, on R, G, B
     expected = np.einsum("kcrs,rsc->k", ours["conv1_1.weight"], window) + ours["conv1_1.bias"]
     np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=1e-4, atol=1e-3)

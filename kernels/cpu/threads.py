@@ -180,9 +180,10 @@ def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
 def run(kernel: Callable, count: int, *arguments: Any) -> None:
     """kernel(team, *arguments) on all threads, for `count` jobs; returns when all jobs are done.
 
-    No more than `settings.threads` threads enter the kernel: `member` is below that number.
+    No more than `settings.threads` threads enter the kernel: `member` is below that number. In a rehearsal of memory
+    none does.
     """
-    if count < 1:
+    if count < 1 or memory.rehearsing:
         return
     arguments = tuple(memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments)
     team = np.zeros(LENGTH, np.int64)

@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "plan",
     "convert",
     "recipe",
     "doctor",

@@ -13,26 +13,18 @@ from ..alignment import Derivation, derive, ramp_errors
 from ..files import write_json
 from ..kernels.geometry import CoordinateMap
 from ..models import BACKBONES, GEOMETRIES, MODELS, build
-from .console import console
+from .console import console, size
 
 HELP = "derive a network's crop offsets step by step and measure its alignment"
 SIZES = range(1, 1001)  # looked through for images that a network cannot take
 TOLERANCE = 1e-9  # pixels: float64 rounding of coordinates below 10,000
 
 
-def _size(text: str) -> tuple[int, int]:
-    """(H, W) of "HxW"."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} must be HxW, two integers of at least 1, as in 375x500")
-    return (int(parts[0]), int(parts[1]))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=MODELS, metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--backbone", choices=BACKBONES, default="small", help="default: small")
     parser.add_argument("--geometry", choices=GEOMETRIES, default="exact", help="default: exact")
-    parser.add_argument("--size", type=_size, default=(375, 500), metavar="HxW", help="image size (default: 375x500)")
+    parser.add_argument("--size", type=size, default=(375, 500), metavar="HxW", help="image size (default: 375x500)")
     parser.add_argument("--json", metavar="FILE", help="write everything to FILE as well")
 
 

@@ -13,10 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .. import planner, tiling
 from ..device import known_devices
 from ..errors import MinifcnError
 from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
 from ..metrics import Scores
+from ..models import FCN
+from ..nn import Module
 
 if TYPE_CHECKING:
     from ..ledger import Line
@@ -54,6 +57,53 @@ def number_list(kind: type) -> Callable[[str], tuple]:
 
     parse.__name__ = f"list of {kind.__name__}s"  # argparse quotes it
     return parse
+
+
+def size(text: str) -> tuple[int, int]:
+    """(H, W) of "HxW"."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} must be HxW, two integers of at least 1, as in 375x500")
+    return (int(parts[0]), int(parts[1]))
+
+
+UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+
+
+def byte_count(text: str) -> int:
+    """Bytes of "1500M", "8G" or "8GiB": powers of 1024."""
+    number, unit = text.upper().removesuffix("IB").removesuffix("B"), ""
+    if number[-1:] in ("K", "M", "G"):
+        number, unit = number[:-1], number[-1]
+    try:
+        count = float(number) * 2 ** UNITS[unit]
+    except ValueError:
+        count = 0
+    if not 0 < count < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a size of memory, as in 1500M or 8G")
+    return int(count)
+
+
+def tile_or_auto(text: str) -> tuple[int, int] | str:
+    """(H, W) of "HxW", or "auto"."""
+    return text if text == "auto" else size(text)
+
+
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile", type=tile_or_auto, metavar="HxW|auto", help="label in tiles, multiples of 32; auto: as memory allows"
+    )
+
+
+def chosen_tile(network: Module, wanted: tuple[int, int] | str | None) -> tuple[int, int] | None:
+    """What --tile says: None for whole images; "auto" is the largest tile that half the available memory holds."""
+    if wanted is None:
+        return None
+    if not isinstance(network, FCN):
+        raise MinifcnError("--tile is for networks that label pixels, and this one is a classifier")
+    if wanted == "auto":
+        return planner.fitting_tile(network, planner.available() // 2)
+    return tiling.checked(network, wanted)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from .. import metrics, tasks, viz
 from ..data import KNOWN, open_dataset
 from ..files import write_json
 from ..segmenter import sum_confusion
-from .console import add_device, console, print_scores, scores_table, tracked
+from .console import add_device, add_tile, chosen_tile, console, print_scores, scores_table, tracked
 
 HELP = "score a run: pixel accuracy, mean accuracy, mean IU, frequency weighted IU, and each class"
 
@@ -27,11 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores and the confusion matrix")
     parser.add_argument("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix")
+    add_tile(parser)
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     task, segmenter = tasks.load(arguments.run_folder, arguments.device)
+    segmenter.tile = chosen_tile(segmenter.network, arguments.tile)
     dataset = open_dataset(arguments.data, arguments.split, seed=arguments.seed)
     task.check(dataset, arguments.data)
     confusions = tracked(segmenter.confusions(dataset), len(dataset), "evaluating")

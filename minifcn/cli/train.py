@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from typing import Any
 
 from rich.progress import TextColumn
 
-from .. import ledger, metrics, recipes
+from .. import ledger, metrics, optim, planner, recipes
 from ..configuration import TrainConfig
 from ..errors import TrainingError
 from ..kernels import memory
 from ..metrics import Scores
+from ..models import FCN
 from ..training import Observer, Run
 from .console import add_threads, console, number, number_list, print_lines, progress_bar
 
@@ -83,6 +85,8 @@ class Display(Observer):
                 console.print(f"  {note}", soft_wrap=True)
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
         console.print(f"{run.folder}: {state} on device {run.config.device}")
+        if run.config.device == "cpu" and isinstance(run.network, FCN):
+            _print_plan(run)
         if self.with_ledger and run.standing.step == 0:
             print_lines(ledger.examine(run))
         self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
@@ -150,6 +154,24 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     _report(training)
     return 0
+
+
+def _print_plan(training: Run) -> None:
+    """What the run will need of memory; a warning where that is more than there is."""
+    config = training.config
+    height, width = config.crop or training.train_set[0].image.shape[:2]
+    scale = 1 if config.crop or config.scale is None else config.scale[1]
+    size = math.ceil(height * scale), math.ceil(width * scale)
+    plan = planner.training(training.network, size, config.batch, optim.kind(config.optimizer), training.loader.ahead)
+    available = planner.available()
+    needed, left = planner.readable(plan.total), planner.readable(available)
+    console.print(f"memory: {needed} planned for steps of {config.batch} x {size[0]}x{size[1]}, {left} available")
+    if plan.total > available:
+        console.print(
+            "[bold red]warning[/]: the system may stop this run for want of memory. A smaller --batch (with "
+            "--accumulate), or --crop, needs less; `minifcn plan` says what fits",
+            soft_wrap=True,
+        )
 
 
 def _report(training: Run) -> None:

@@ -147,8 +147,7 @@ class FCN(Trunk):
     # --- use ---
 
     def forward(self, x: Tensor) -> Tensor:
-        last = self.last_upsampling
-        return ops.crop(getattr(self, last)(self._scores(x)), self.offsets[last], x.shape[2:])
+        return self.upsampled(self._scores(x), x.shape[2:])
 
     def loss(
         self,
@@ -187,22 +186,41 @@ class FCN(Trunk):
 
     def _scores(self, x: Tensor) -> Tensor:
         """Class scores [N, classes, h, w] before the last upsampling."""
+        return self.fused(self.stream_scores(x))
+
+    # --- streams: everything after the score layers is linear, so that a sum of streams can be taken apart ---
+
+    def stream_scores(self, x: Tensor) -> dict[str, Tensor]:
+        """What each score layer says, [N, classes, h, w] at its own scale: score_fr, score_pool4, score_pool3."""
         expect_images(x)
         pools: dict[str, Tensor] = {}
         for name in self.trunk:
             x = getattr(self, name)(x)
             if name.startswith("pool"):
                 pools[name] = x
-        for up, pool, score in self.skips:
+        streams = {"score_fr": x}
+        for _, pool, score in self.skips:
             features = pools[pool]
             if pool in self.skip_scales:
                 features = ops.scale(features, self.skip_scales[pool])
-            upscored, skip = getattr(self, up)(x), getattr(self, score)(features)
+            streams[score] = getattr(self, score)(features)
+        return streams
+
+    def fused(self, streams: dict[str, Tensor]) -> Tensor:
+        """Class scores [N, classes, h, w] before the last upsampling, of what `stream_scores` returns."""
+        x = streams["score_fr"]
+        for up, _, score in self.skips:
+            upscored, skip = getattr(self, up)(x), streams[score]
             if self.padded:
                 x = ops.crop_sum(upscored, skip, self.offsets[score])
             else:
                 x = ops.crop_sum(skip, upscored, self.offsets[up])
         return x
+
+    def upsampled(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits [N, classes, H, W], `size` = (H, W), of what `fused` returns."""
+        last = self.last_upsampling
+        return ops.crop(getattr(self, last)(scores), self.offsets[last], size)
 
 
 def fcn32s(backbone: str = "vgg16", classes: int = 21, geometry: str = "exact", **settings: Any) -> FCN:

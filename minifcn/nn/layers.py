@@ -21,6 +21,10 @@ class Layer(Module):
         """Which input coordinate each output pixel is centred on, along either axis."""
         return CoordinateMap()
 
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """(first, last) input pixel, along either axis, that the outputs first..last depend on."""
+        return first, last
+
 
 class Conv2d(Layer):
     """Convolution [N, C, H, W] -> [N, K, P, Q] with a square window, and ReLU after it if `relu`.
@@ -51,6 +55,9 @@ class Conv2d(Layer):
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.weight.shape[2], self.stride, self.padding)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return geometry.conv_reach(first, last, self.weight.shape[2], self.stride, self.padding)
 
 
 class Linear(Module):
@@ -89,6 +96,9 @@ class MaxPool2d(Layer):
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.window, self.stride, self.padding)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return geometry.conv_reach(first, last, self.window, self.stride, self.padding)
 
 
 class LRN(Layer):
@@ -132,6 +142,9 @@ class BilinearUpsample(Layer):
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_transpose_map(self.window, self.factor, self.padding)
 
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return geometry.conv_transpose_reach(first, last, self.window, self.factor, self.padding)
+
 
 class ConvTranspose2d(Layer):
     """Learned upsampling by `factor`: a transposed convolution over all classes that starts as the bilinear one.
@@ -151,3 +164,6 @@ class ConvTranspose2d(Layer):
 
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_transpose_map(self.weight.shape[2], self.factor, self.padding)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return geometry.conv_transpose_reach(first, last, self.weight.shape[2], self.factor, self.padding)

@@ -161,5 +161,5 @@ class Module:
         if complaints:
             raise CheckpointError("weights do not fit the network: " + "; ".join(complaints))
         for name, array in state.items():
-            own[name].data[...] = own[name].place.asarray(array).astype(own[name].dtype)
+            own[name].data[...] = own[name].place.asarray(array).astype(own[name].dtype, copy=False)
         return missing
