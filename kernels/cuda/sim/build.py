@@ -34,7 +34,7 @@ FLAVOURS = {
     "debug": ["-O0", "-g3"],
 }
 _SHARED = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno"]
-_RUNTIME = ["runtime.cpp", "sanitizer.cpp"]
+_RUNTIME = ["runtime.cpp", "fiber.cpp"]
 _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;")
 
 
@@ -101,7 +101,7 @@ def runtime(flavour: str) -> Path:
     sources = [file.read_text("utf-8") for file in sorted(HERE.iterdir()) if file.suffix in (".h", ".cpp")]
     defines = [flag for flag in FLAVOURS[flavour] if flag.startswith("-D")]  # "fast" and "debug" share one
     flags = ["-std=c++17", "-fPIC", "-shared", "-O2", *_target(), *defines]
-    files = [str(HERE / name) for name in _RUNTIME if name != "sanitizer.cpp" or flavour == "check"]
+    files = [str(HERE / name) for name in (*_RUNTIME, *(["sanitizer.cpp"] if flavour == "check" else []))]
 
     def compile_into(scratch: Path, name: str) -> None:
         _run(

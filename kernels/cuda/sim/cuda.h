@@ -12,7 +12,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __constant__ __attribute__((section(".data.constant")))
 // The module's zero-initialised memory is the block's shared memory (runtime.cpp); see also source.py.
 #ifdef SIM_PARALLEL
@@ -244,12 +244,12 @@ template <typename... T>
 struct Types {};
 
 template <typename Kernel, typename... Bound>
-inline void call(Kernel kernel, void**, Types<>, Bound&... bound) {
+inline void call(Kernel kernel, const Slot*, Types<>, Bound&... bound) {
     kernel(bound...);
 }
 template <typename Kernel, typename T, typename... Rest, typename... Bound>
-inline void call(Kernel kernel, void** arguments, Types<T, Rest...>, Bound&... bound) {
-    call(kernel, arguments + 1, Types<Rest...>{}, bound..., *static_cast<T*>(*arguments));
+inline void call(Kernel kernel, const Slot* arguments, Types<T, Rest...>, Bound&... bound) {
+    call(kernel, arguments + 1, Types<Rest...>{}, bound..., *reinterpret_cast<const T*>(arguments));
 }
 
 template <auto kernel, typename Function = decltype(kernel)>
@@ -258,13 +258,13 @@ template <auto kernel, typename... T>
 struct Entry<kernel, void (*)(T...)> {
     static constexpr int COUNT = sizeof...(T);
     static constexpr Parameter PARAMETERS[COUNT + 1] = {parameter(static_cast<T*>(nullptr))..., {'x', 0, 0}};
-    static void run(void** arguments) { call(kernel, arguments, Types<T...>{}); }
+    static void run(const Slot* arguments) { call(kernel, arguments, Types<T...>{}); }
 };
 
 }  // namespace sim
 
 #define SIM_EXPORT(...)                                                                                    \
-    extern "C" __attribute__((visibility("default"))) void sim_kernel(void** arguments) {                  \
+    extern "C" __attribute__((visibility("default"))) void sim_kernel(const sim::Slot* arguments) {                  \
         sim::Entry<__VA_ARGS__>::run(arguments);                                                           \
     }                                                                                                      \
     extern "C" __attribute__((visibility("default"))) int sim_parameters(const sim::Parameter** parameters) { \

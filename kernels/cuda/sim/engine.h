@@ -20,15 +20,26 @@ struct Array {  // a kernel's argument
     int parameter, writable;
 };
 
+struct Traced {  // an access to memory that threads share
+    uint64_t pc, offset;  // in the array, or in shared memory
+    uint32_t block, thread;
+    uint16_t size;
+    uint8_t write, shared;
+};
+
 struct Launch {  // laid out as in launch.py
-    void (*kernel)(void** arguments);
-    void** arguments;
+    void (*kernel)(const Slot* arguments);
+    const Slot* arguments;
+    size_t argument_count;
     dim3 grid, block;
     size_t shared;  // dynamic, in bytes
     char* static_shared;
     size_t static_bytes;
     const Array* arrays;
     size_t array_count;
+    Traced* trace;  // flavour check: the first accesses are written here, unless it is null
+    size_t trace_size;
+    size_t* traced;  // how many there were
     uint64_t order, seed, workers;
 };
 
@@ -156,5 +167,6 @@ extern SIM_LOCAL Engine* engine;  // of this thread of the operating system
 // A finding is one line, KIND and a text in which @{offset} stands for a place in the module.
 void report(const char* kind, const std::string& text);
 std::string place(const void* pc);
+std::string hex(uintptr_t value);
 
 }  // namespace sim

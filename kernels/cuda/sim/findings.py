@@ -11,6 +11,7 @@ from pathlib import Path
 from ..source import ExecutorError
 
 _PLACE = re.compile(r"@\{([0-9a-f]+)\}")
+_ARGUMENT = re.compile(r"@\[(\d+)\]")
 _OURS = ("cuda.h", "runtime.h", "ptx.cuh")  # a line in these says less than the one that called it
 
 
@@ -51,15 +52,19 @@ def lines_of(module: Path, offsets: list[str]) -> dict[str, str]:
     return lines
 
 
-def located(module: Path, report: str) -> list[Finding]:
-    """The findings of a report, one a kind and line. Copies of one line in two places are no divergence."""
+def located(module: Path, report: str, arguments: list[str]) -> list[Finding]:
+    """The findings of a report, one a kind and line. `arguments`: what to call the parameters.
+
+    Where the compiler has copied a line, threads can meet in two places of the code and still at one line.
+    """
     lines = lines_of(module, sorted(set(_PLACE.findall(report))))
     findings: dict[tuple[str, ...], Finding] = {}
     for entry in report.splitlines():
         kind, _, text = entry.partition("\t")
         places = tuple(lines[offset] for offset in _PLACE.findall(text))
-        if kind == "divergence" and len(set(places)) == 1 and "masks" not in text:
+        if kind in ("divergent barrier", "divergent collective") and len(set(places)) == 1:
             continue
         message = _PLACE.sub(lambda place: lines[place[1]], text)
+        message = _ARGUMENT.sub(lambda argument: arguments[int(argument[1])], message)
         findings.setdefault((kind, *places), Finding(kind, places[0] if places else "", message))
     return list(findings.values())

@@ -41,6 +41,7 @@ class _Launch(ctypes.Structure):
     _fields_ = [
         ("kernel", ctypes.c_void_p),
         ("arguments", ctypes.c_void_p),
+        ("argument_count", ctypes.c_size_t),
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared", ctypes.c_size_t),
@@ -48,6 +49,9 @@ class _Launch(ctypes.Structure):
         ("static_bytes", ctypes.c_size_t),
         ("arrays", ctypes.POINTER(_Array)),
         ("array_count", ctypes.c_size_t),
+        ("trace", ctypes.c_void_p),
+        ("trace_size", ctypes.c_size_t),
+        ("traced", ctypes.c_void_p),
         ("order", ctypes.c_uint64),
         ("seed", ctypes.c_uint64),
         ("workers", ctypes.c_uint64),
@@ -99,11 +103,11 @@ class Module:
         """Run the kernel. Raises ExecutorError for what a GPU would refuse, SanitizerError for what went wrong."""
         self._check_size(grid, block, shared)
         values, arrays = self._arguments(args)
-        pointers = np.arange(len(values), dtype=np.uint64) * 8 + values.ctypes.data
         blocks = grid[0] * grid[1] * grid[2]
         launch = _Launch(
             kernel=self._entry,
-            arguments=pointers.ctypes.data,
+            arguments=values.ctypes.data,
+            argument_count=len(values),
             grid=tuple(grid),
             block=tuple(block),
             shared=shared,
@@ -118,7 +122,7 @@ class Module:
         with _running:
             report = self._runtime.sim_launch(ctypes.byref(launch))
         if report:
-            findings = located(self.path, report.decode())
+            findings = located(self.path, report.decode(), self._names)
             if findings:
                 raise SanitizerError(self.expression, findings)
 

@@ -54,12 +54,17 @@ void report(const char* kind, const std::string& text) {
         report_text += kind + ("\t" + text) + "\n";
 }
 
+std::string hex(uintptr_t value) {
+    char digits[20];
+    std::snprintf(digits, sizeof digits, "%zx", static_cast<size_t>(value));
+    return digits;
+}
+
 std::string place(const void* pc) {
     Dl_info module;
     if (!pc || !dladdr(pc, &module)) return "?";
-    char offset[32];  // of the call, which lies before the address it returns to
-    std::snprintf(offset, sizeof offset, "@{%zx}", static_cast<const char*>(pc) - 1 - static_cast<char*>(module.dli_fbase));
-    return offset;
+    const char* call = static_cast<const char*>(pc) - 1;  // it lies before the address it returns to
+    return "@{" + hex(call - static_cast<char*>(module.dli_fbase)) + "}";
 }
 
 std::string Engine::thread_text(unsigned block, unsigned number) const {
@@ -170,7 +175,7 @@ void Engine::collective(const char* name, unsigned mask, const void* operand, vo
         if (other.mask != mask || other.evaluate != evaluate) {
             char masks[64];
             std::snprintf(masks, sizeof masks, "masks %08x and %08x", mask, other.mask);
-            report("divergence", std::string("lanes of one warp meet in ") + name + " at " + place(pc) + " and " + other.name + " at " +
+            report("collective", std::string("lanes of one warp meet in ") + name + " at " + place(pc) + " and " + other.name + " at " +
                                      place(other.pc) + " (" + masks + "), " + here());
             stop();
         }
@@ -273,7 +278,6 @@ bool Engine::run_block(unsigned block) {
     }
     for (unsigned first = 0; first < count_; first += WARP)
         warps_[first / WARP] = {count_ - first < WARP ? (1u << (count_ - first)) - 1 : ~0u, 0, 0};
-    sanitizer::begin_block();
     next_ = ready_.take(order_, random_);
     next_->fiber = fibers_.take();
     sim_switch(&main_, next_->fiber->stack_pointer);
@@ -308,6 +312,7 @@ bool Engine::run(const Launch& launch, size_t worker) {
     bool well = true;
     for (size_t i = 0; well && i < blocks.size(); i++) well = run_block(blocks[i]);
     sanitizer::end_launch();
+    engine = nullptr;
 #if defined(__x86_64__)
     _mm_setcsr(mode);
 #endif

@@ -26,6 +26,8 @@ struct Position {  // threadIdx, blockIdx, blockDim, gridDim of the CUDA thread 
 };
 extern SIM_LOCAL Position position;
 
+using Slot = unsigned long long;  // holds one argument of a kernel: a pointer or a number
+
 // Computes what every lane gets: operands[lane] and results[lane] point to the lane's own variables, and are null for
 // lanes that do not take part.
 using Evaluate = void (*)(const void* const* operands, void* const* results);

@@ -12,7 +12,6 @@ namespace sim::sanitizer {
 
 SIM_LISTENS(void begin_launch())
 SIM_LISTENS(void end_launch())
-SIM_LISTENS(void begin_block())
 SIM_LISTENS(void barrier(const Thread*, unsigned, unsigned))                // threads, how many, how many returned
 SIM_LISTENS(void same_place(const char*, const void*, const void*))        // a collective's name and two call sites
 SIM_LISTENS(void copy_issued(char*, const char*, int, int, const void*))   // to, from, size, bytes, pc
