@@ -14,7 +14,9 @@ from pathlib import Path
 from minifcn.kernels.cuda.executors import SanitizerError, SimExecutor
 from minifcn.kernels.cuda.source import FOLDER
 
-SYNCHRONISATION = re.compile(r"\b(__syncthreads|__syncwarp|cp_async_commit|cp_async_wait\s*<[^<>;]*>)\s*\([^();]*\)\s*;")
+SYNCHRONISATION = re.compile(
+    r"\b(__syncthreads|__syncwarp|cp_async_commit|cp_async_wait\s*<[^<>;]*>)\s*\([^();]*\)\s*;"
+)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -35,6 +37,7 @@ def survivors(file: Path, folder: Path, launches: Callable[[SimExecutor, str], N
     on = SimExecutor("check")
     launches(on, str(file))
     alive, count = [], 0
+    folder.mkdir(exist_ok=True)
     for header in [*FOLDER.glob("*.cuh"), *file.parent.glob("*.cuh")]:
         (folder / header.name).write_text(header.read_text("utf-8"), "utf-8")
     for name, text in mutants(file.read_text("utf-8")):

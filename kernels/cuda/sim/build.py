@@ -31,9 +31,10 @@ FLAVOURS = {
         *("-O1", "-g", "-DSIM_CHECK", "-fsanitize=thread"),
         "-fsanitize=alignment,bounds,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow",
     ],
-    "debug": ["-O0", "-g3"],
+    "debug": ["-O0", "-g"],
 }
 _SHARED = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno"]
+_SHARED += ["-gdwarf-4"]  # addr2line of binutils 2.40 takes the first file of DWARF 5 for another one
 _RUNTIME = ["runtime.cpp", "fiber.cpp"]
 _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;")
 

@@ -37,6 +37,16 @@ class _Array(ctypes.Structure):
     ]
 
 
+# An access that flavour check records, for report.py; "offset" is in the array, or in memory for shared memory.
+TRACED = np.dtype(
+    {
+        "names": ["pc", "offset", "block", "thread", "size", "write", "shared"],
+        "formats": [np.uint64, np.uint64, np.uint32, np.uint32, np.uint16, np.uint8, np.uint8],
+        "itemsize": 32,
+    }
+)
+
+
 class _Launch(ctypes.Structure):
     _fields_ = [
         ("kernel", ctypes.c_void_p),
@@ -85,7 +95,8 @@ class Module:
         size = ctypes.c_ulong()
         self._library.sim_static_shared.restype = ctypes.c_void_p
         self._static_shared = self._library.sim_static_shared(ctypes.byref(size))
-        self.static_shared = size.value
+        self.static_bytes = size.value
+        self.static_shared = size.value // 64 * 64  # the memory begins before the first array, where that is aligned
         names = parameter_names(text, re.match(r"[\w:]*", expression)[0].rpartition(":")[2])
         if len(names) != len(self.parameters):
             names = ("",) * len(self.parameters)
@@ -99,8 +110,12 @@ class Module:
         shared: int = 0,
         order: str = "first",
         seed: int = 0,
-    ) -> None:
-        """Run the kernel. Raises ExecutorError for what a GPU would refuse, SanitizerError for what went wrong."""
+        trace: np.ndarray | None = None,
+    ) -> int:
+        """Run the kernel; returns how many accesses were recorded in `trace` (TRACED).
+
+        Raises ExecutorError for what a GPU would refuse, SanitizerError for what went wrong.
+        """
         self._check_size(grid, block, shared)
         values, arrays = self._arguments(args)
         blocks = grid[0] * grid[1] * grid[2]
@@ -112,19 +127,24 @@ class Module:
             block=tuple(block),
             shared=shared,
             static_shared=self._static_shared,
-            static_bytes=self.static_shared,
+            static_bytes=self.static_bytes,
             arrays=(_Array * len(arrays))(*arrays),
             array_count=len(arrays),
             order=ORDERS.index(order),
             seed=seed,
             workers=min(settings.threads, MOST_WORKERS, blocks) if self.flavour == "parallel" else 1,
         )
+        traced = ctypes.c_size_t()
+        if trace is not None:
+            launch.trace, launch.trace_size = trace.ctypes.data, trace.size
+            launch.traced = ctypes.addressof(traced)
         with _running:
             report = self._runtime.sim_launch(ctypes.byref(launch))
         if report:
             findings = located(self.path, report.decode(), self._names)
             if findings:
                 raise SanitizerError(self.expression, findings)
+        return traced.value
 
     def _check_size(self, grid: tuple[int, int, int], block: tuple[int, int, int], shared: int) -> None:
         for what, sizes, limits in (("block", block, MAX_BLOCK), ("grid", grid, MAX_GRID)):

@@ -63,25 +63,23 @@ struct Region {  // memory with records
 
 std::vector<Region> regions;  // static and dynamic shared memory first, then arrays that do not overlap
 std::set<std::tuple<std::string, const void*, const void*>> seen;
-std::vector<std::pair<const char*, const char*>> images;  // constants, the launch's arguments
+std::vector<std::pair<const char*, const char*>> images;  // the module, this library, the arguments' values
 
 void add_image(const void* inside) {
-    Dl_info info;
-    if (!dladdr(inside, &info)) return;
-    static const void* base;
-    base = info.dli_fbase;
+    Dl_info image;
+    if (!dladdr(inside, &image)) return;
     dl_iterate_phdr(
-        [](dl_phdr_info* object, size_t, void*) {
-            if (reinterpret_cast<const void*>(object->dlpi_addr) != base) return 0;
-            const char* end = static_cast<const char*>(base);
-            for (int i = 0; i < object->dlpi_phnum; i++)
-                if (object->dlpi_phdr[i].p_type == PT_LOAD)
-                    end = std::max(end, static_cast<const char*>(base) + object->dlpi_phdr[i].p_vaddr +
-                                            object->dlpi_phdr[i].p_memsz);
-            images.emplace_back(static_cast<const char*>(base), end);
+        [](dl_phdr_info* object, size_t, void* base) {
+            if (object->dlpi_addr != reinterpret_cast<uintptr_t>(base)) return 0;
+            const char *begin = static_cast<const char*>(base), *end = begin;
+            for (int i = 0; i < object->dlpi_phnum; i++) {
+                const auto& segment = object->dlpi_phdr[i];
+                if (segment.p_type == PT_LOAD) end = std::max(end, begin + segment.p_vaddr + segment.p_memsz);
+            }
+            images.emplace_back(begin, end);
             return 1;
         },
-        nullptr);
+        image.dli_fbase);
 }
 
 // One finding a kind and pair of places; the text begins with what happened `at` the first.
@@ -92,9 +90,8 @@ void find(const char* kind, const void* pc, const std::string& text, const void*
 std::string bytes_text(long long count) { return std::to_string(count) + (count == 1 ? " byte" : " bytes"); }
 
 std::string where(const Region& region, const char* address) {
-    const std::string offset = "byte " + std::to_string(address - region.begin) + " of ";
-    if (&region == &regions[0]) return offset + "static shared memory";
-    if (&region == &regions[1]) return offset + "dynamic shared memory";
+    if (&region == &regions[0]) return "static shared memory";
+    if (&region == &regions[1]) return "byte " + std::to_string(address - region.begin) + " of dynamic shared memory";
     const Launch& launch = engine->launch();
     for (size_t i = 0; i < launch.array_count; i++) {
         const Array& array = launch.arrays[i];
@@ -246,11 +243,12 @@ void cells_of(Region& region, const char* address, int size, Visit visit) {
 void trace(const Region& region, const char* address, int size, bool write, const void* pc) {
     const Launch& launch = engine->launch();
     if (!launch.trace) return;
+    const char* call = static_cast<const char*>(pc) - 1;
     if (*launch.traced < launch.trace_size)
-        launch.trace[*launch.traced] = {reinterpret_cast<uint64_t>(pc), static_cast<uint64_t>(address - region.begin),
+        launch.trace[(*launch.traced)++] = {static_cast<uint64_t>(call - images[0].first),
+                                        static_cast<uint64_t>(region.shared ? address - static_cast<char*>(nullptr) : address - region.begin),
                                         engine->block(), static_cast<uint32_t>(engine->current().number),
                                         static_cast<uint16_t>(size), write, region.shared};
-    ++*launch.traced;
 }
 
 void access(const void* address_, int size, bool write, const void* pc) {
@@ -381,9 +379,9 @@ void broken(const char* kind, const std::string& what, const void* pc) {
 }
 }  // namespace
 
-// The data that the compiler passes begins with the source line; @{offset} says the same.
-HOOK __ubsan_handle_type_mismatch_v1(void*, uintptr_t address) {
-    broken("misaligned", "access to an address that is no multiple of its type's alignment (" + sim::hex(address) + ")", CALLER);
+HOOK __ubsan_handle_type_mismatch_v1(void*, uintptr_t) {
+    broken("misaligned", "an address that is no multiple of its type's alignment is used", CALLER);
+    sim::engine->stop();  // the processor might end the process
 }
 HOOK __ubsan_handle_out_of_bounds(void*, uintptr_t index) {
     broken("array index", "index " + std::to_string(static_cast<intptr_t>(index)) + " lies outside of the array", CALLER);

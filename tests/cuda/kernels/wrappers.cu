@@ -21,7 +21,7 @@ __global__ void ldmatrix(const uint4* matrices, unsigned* r) {
         ldmatrix_x4(r + 4 * threadIdx.x, &rows[threadIdx.x]);
 }
 
-__global__ void round(const float* x, unsigned* tf32, bfloat16* bf16, unsigned* pairs, int count) {
+__global__ void conversions(const float* x, unsigned* tf32, bfloat16* bf16, unsigned* pairs, int count) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     tf32[i] = to_tf32(x[i]);
