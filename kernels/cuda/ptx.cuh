@@ -1,16 +1,17 @@
 // Every PTX instruction that minifcn's kernels use, one function each, and beside it the same in plain C++ for the
-// simulator (MINIFCN_SIM). Two readings of one text, the PTX ISA: https://docs.nvidia.com/cuda/parallel-thread-execution,
-// sections cp.async, cvt, mma, ldmatrix. Fragment layouts, with g = lane / 4 and t = lane % 4:
+// simulator (MINIFCN_SIM). Two readings of one text, the sections cvt, cp.async, mma and ldmatrix of the PTX ISA:
+// https://docs.nvidia.com/cuda/parallel-thread-execution. Fragment layouts, with g = lane / 4 and t = lane % 4:
 //
 //   m16n8k8  tf32   a[0..3] = A[g][t], A[g+8][t], A[g][t+4], A[g+8][t+4]      b[0..1] = B[t][g], B[t+4][g]
 //   m16n8k16 bf16   two values a register, the lower column (of B: row) in the lower half:
-//                   a[0..3] = A[g][2t..], A[g+8][2t..], A[g][2t+8..], A[g+8][2t+8..]   b[0..1] = B[2t..][g], B[2t+8..][g]
+//                   a[0..3] = A[g][2t..], A[g+8][2t..], A[g][2t+8..], A[g+8][2t+8..]
+//                   b[0..1] = B[2t..][g], B[2t+8..][g]
 //   both            d[0..3] = D[g][2t], D[g][2t+1], D[g+8][2t], D[g+8][2t+1]
 //
 // All need compute capability 8.0.
 #pragma once
 
-// --- bfloat16: the upper half of a float ------------------------------------------------------------------------------
+// --- bfloat16: the upper half of a float ----------------------------------------------------------------------------
 
 struct bfloat16 {  // storage only: arithmetic is float
     unsigned short bits;
@@ -41,7 +42,7 @@ __device__ __forceinline__ unsigned pack_bfloat16(float low, float high) {
 #endif
 }
 
-// --- TF32: float with 10 bits of mantissa -----------------------------------------------------------------------------
+// --- TF32: float with 10 bits of mantissa ---------------------------------------------------------------------------
 
 // Rounded to nearest, ties away from zero, in the format that mma takes. Without it mma truncates.
 __device__ __forceinline__ unsigned to_tf32(float x) {
@@ -55,7 +56,7 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
 #endif
 }
 
-// --- asynchronous copies from global to shared memory -----------------------------------------------------------------
+// --- asynchronous copies from global to shared memory ---------------------------------------------------------------
 
 // 16 bytes, of which the first `bytes` (0 to 16) are read and the others are zeros. Both addresses are multiples of 16.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global, int bytes) {
@@ -64,10 +65,10 @@ __device__ __forceinline__ void cp_async16(void* shared, const void* global, int
     sim::copy_async(shared, global, 16, bytes);
     SIM_FENCE;
 #else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-                 "l"(global), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+        "l"(global), "r"(bytes)
+        : "memory");
 #endif
 }
 
@@ -92,14 +93,12 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
-// --- matrix products of a warp ----------------------------------------------------------------------------------------
+// --- matrix products of a warp --------------------------------------------------------------------------------------
 
 #ifdef MINIFCN_SIM
 namespace sim {
 
-// D += A B for the fragments of a warp, operands exact, summed in double and rounded once. The hardware aligns and
-// truncates partial sums: compare with a tolerance. `a_at` and `b_at` give lane's fragment as matrix elements.
-struct Fragments {
+struct Fragments {  // of one lane
     float d[4];
     float a[8], b[4];  // as many as the instruction has
 };
@@ -107,16 +106,18 @@ struct Accumulators {
     float d[4];
 };
 
-template <int K, typename Column>
-inline void multiply(const void* const* operands, void* const* results, Column column) {
+// D += A B, summed in double and rounded once. The hardware truncates partial sums: compare with a tolerance.
+// Layout says which elements of A and B a lane holds.
+template <int K, typename Layout>
+inline void multiply(const void* const* operands, void* const* results, Layout layout) {
     constexpr int PER_LANE = K / 2;  // of A's elements; half as many of B's
     float a[16][K], b[8][K];         // B transposed
     const auto* const* of = reinterpret_cast<const Fragments* const*>(operands);
     for (int lane = 0; lane < WARP; lane++) {
         if (!of[lane]) fail_lane("lane %d of %d does not take part", lane, WARP);
         const int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < PER_LANE; i++) a[g + 8 * column.second_row(i)][column.of_a(t, i)] = of[lane]->a[i];
-        for (int i = 0; i < PER_LANE / 2; i++) b[g][column.of_b(t, i)] = of[lane]->b[i];
+        for (int i = 0; i < PER_LANE; i++) a[g + 8 * layout.second_row(i)][layout.of_a(t, i)] = of[lane]->a[i];
+        for (int i = 0; i < PER_LANE / 2; i++) b[g][layout.of_b(t, i)] = of[lane]->b[i];
     }
     for (int lane = 0; lane < WARP; lane++) {
         for (int i = 0; i < 4; i++) {
@@ -129,12 +130,12 @@ inline void multiply(const void* const* operands, void* const* results, Column c
     }
 }
 
-struct ColumnsOfTf32 {
+struct LayoutOfTf32 {
     static bool second_row(int i) { return i % 2; }
     static int of_a(int t, int i) { return t + 4 * (i / 2); }
     static int of_b(int t, int i) { return t + 4 * i; }
 };
-struct ColumnsOfBfloat16 {  // element i is in half i % 2 of register i / 2
+struct LayoutOfBfloat16 {  // element i is in half i % 2 of register i / 2
     static bool second_row(int i) { return i / 2 % 2; }
     static int of_a(int t, int i) { return 2 * t + i % 2 + 8 * (i / 4); }
     static int of_b(int t, int i) { return 2 * t + i % 2 + 8 * (i / 2); }
@@ -152,8 +153,9 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float d[4], const unsigned a[4]
     for (int i = 0; i < 4; i++) mine.d[i] = d[i], mine.a[i] = __uint_as_float(a[i] & 0xffffe000);
     for (int i = 0; i < 2; i++) mine.b[i] = __uint_as_float(b[i] & 0xffffe000);
     const auto sums = sim::exchange<sim::Fragments, sim::Accumulators>(
-        "mma_m16n8k8_tf32", 0xffffffff, mine,
-        [](const void* const* operands, void* const* results) { sim::multiply<8>(operands, results, sim::ColumnsOfTf32{}); });
+        "mma_m16n8k8_tf32", 0xffffffff, mine, [](const void* const* operands, void* const* results) {
+            sim::multiply<8>(operands, results, sim::LayoutOfTf32{});
+        });
     for (int i = 0; i < 4; i++) d[i] = sums.d[i];
 #else
     asm volatile(
@@ -172,8 +174,9 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float d[4], const unsigned a[4
     for (int i = 0; i < 8; i++) mine.a[i] = sim::half_of(a[i / 2], i % 2);
     for (int i = 0; i < 4; i++) mine.b[i] = sim::half_of(b[i / 2], i % 2);
     const auto sums = sim::exchange<sim::Fragments, sim::Accumulators>(
-        "mma_m16n8k16_bf16", 0xffffffff, mine,
-        [](const void* const* operands, void* const* results) { sim::multiply<16>(operands, results, sim::ColumnsOfBfloat16{}); });
+        "mma_m16n8k16_bf16", 0xffffffff, mine, [](const void* const* operands, void* const* results) {
+            sim::multiply<16>(operands, results, sim::LayoutOfBfloat16{});
+        });
     for (int i = 0; i < 4; i++) d[i] = sums.d[i];
 #else
     asm volatile(
@@ -184,7 +187,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float d[4], const unsigned a[4
 #endif
 }
 
-// --- fragments from shared memory -------------------------------------------------------------------------------------
+// --- fragments from shared memory -----------------------------------------------------------------------------------
 // Four 8 x 8 matrices of 16-bit elements: lane i points to row i % 8 (16 bytes, a multiple of 16) of matrix i / 8, and
 // r[m] becomes M[g][2t], M[g][2t+1] of matrix m; transposed, M[2t][g], M[2t+1][g].
 

@@ -42,7 +42,10 @@ _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\
 @functools.cache
 def compiler() -> tuple[str, str]:
     """(command, version) of the host's C++ compiler: $CXX, g++ or clang++. Raises ExecutorError where there is none."""
-    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++")):
+    wanted = os.environ.get("CXX")
+    if wanted and not shutil.which(wanted):
+        raise ExecutorError(f"device 'cuda-sim' was to compile kernels with $CXX, but there is no command {wanted!r}")
+    for name in (wanted,) if wanted else ("g++", "clang++"):
         command = shutil.which(name)
         if command:
             shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)

@@ -30,14 +30,10 @@ constexpr int warpSize = sim::WARP;
 
 // --- vector types ---------------------------------------------------------------------------------------------------
 
-#define SIM_VECTORS(scalar, name, bytes)                                                   \
-    struct alignas(2 * bytes) name##2 {                                                    \
-        scalar x, y;                                                                       \
-    };                                                                                     \
-    struct alignas(4 * bytes > 16 ? 16 : 4 * bytes) name##4 {                              \
-        scalar x, y, z, w;                                                                 \
-    };                                                                                     \
-    inline name##2 make_##name##2(scalar x, scalar y) { return {x, y}; }                   \
+#define SIM_VECTORS(scalar, name, bytes)                                            \
+    struct alignas(2 * bytes) name##2 { scalar x, y; };                             \
+    struct alignas(4 * bytes > 16 ? 16 : 4 * bytes) name##4 { scalar x, y, z, w; }; \
+    inline name##2 make_##name##2(scalar x, scalar y) { return {x, y}; }            \
     inline name##4 make_##name##4(scalar x, scalar y, scalar z, scalar w) { return {x, y, z, w}; }
 SIM_VECTORS(signed char, char, 1)
 SIM_VECTORS(unsigned char, uchar, 1)
@@ -53,20 +49,24 @@ SIM_VECTORS(double, double, 8)
 
 // --- arithmetic -----------------------------------------------------------------------------------------------------
 
-#define SIM_MATH1(name)                                                     \
-    inline float name##f(float x) { return __builtin_##name##f(x); }        \
-    inline float name(float x) { return __builtin_##name##f(x); }           \
+#define SIM_MATH1(name)                                              \
+    inline float name##f(float x) { return __builtin_##name##f(x); } \
+    inline float name(float x) { return __builtin_##name##f(x); }    \
     inline double name(double x) { return __builtin_##name(x); }
-#define SIM_MATH2(name)                                                             \
-    inline float name##f(float x, float y) { return __builtin_##name##f(x, y); }    \
-    inline float name(float x, float y) { return __builtin_##name##f(x, y); }       \
+#define SIM_MATH2(name)                                                          \
+    inline float name##f(float x, float y) { return __builtin_##name##f(x, y); } \
+    inline float name(float x, float y) { return __builtin_##name##f(x, y); }    \
     inline double name(double x, double y) { return __builtin_##name(x, y); }
-SIM_MATH1(exp) SIM_MATH1(exp2) SIM_MATH1(expm1) SIM_MATH1(log) SIM_MATH1(log2) SIM_MATH1(log1p) SIM_MATH1(sqrt)
-SIM_MATH1(tanh) SIM_MATH1(fabs) SIM_MATH1(floor) SIM_MATH1(ceil) SIM_MATH1(trunc) SIM_MATH1(round) SIM_MATH1(rint)
-SIM_MATH2(pow) SIM_MATH2(fmod) SIM_MATH2(fmax) SIM_MATH2(fmin) SIM_MATH2(copysign)
+SIM_MATH1(exp)
+SIM_MATH1(exp2)
+SIM_MATH1(expm1) SIM_MATH1(log) SIM_MATH1(log2) SIM_MATH1(log1p) SIM_MATH1(sqrt) SIM_MATH1(tanh) SIM_MATH1(fabs)
+    SIM_MATH1(floor) SIM_MATH1(ceil) SIM_MATH1(trunc) SIM_MATH1(round) SIM_MATH1(rint) SIM_MATH2(pow) SIM_MATH2(fmod)
+        SIM_MATH2(fmax) SIM_MATH2(fmin) SIM_MATH2(copysign)
 #undef SIM_MATH1
 #undef SIM_MATH2
-inline float fmaf(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+            inline float fmaf(float x, float y, float z) {
+    return __builtin_fmaf(x, y, z);
+}
 inline float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 inline double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 inline float rsqrtf(float x) { return 1.0f / __builtin_sqrtf(x); }
@@ -84,8 +84,8 @@ inline bool isfinite(double x) { return __builtin_isfinite(x); }
 
 inline int abs(int x) { return x < 0 ? -x : x; }
 inline long long abs(long long x) { return x < 0 ? -x : x; }
-#define SIM_MIN_MAX(type)                                              \
-    inline type min(type x, type y) { return y < x ? y : x; }          \
+#define SIM_MIN_MAX(type)                                     \
+    inline type min(type x, type y) { return y < x ? y : x; } \
     inline type max(type x, type y) { return x < y ? y : x; }
 SIM_MIN_MAX(int)
 SIM_MIN_MAX(unsigned)
@@ -161,7 +161,8 @@ inline T shuffle(const char* name, unsigned mask, T value, int from) {
         const auto* const* of = reinterpret_cast<const Shuffle<T>* const*>(operands);
         for (int lane = 0; lane < WARP; lane++) {
             if (!of[lane]) continue;
-            if (!of[of[lane]->from]) fail_lane("lane %d shuffles from lane %d, which does not take part", lane, of[lane]->from);
+            if (!of[of[lane]->from])
+                fail_lane("lane %d shuffles from lane %d, which does not take part", lane, of[lane]->from);
             *static_cast<T*>(results[lane]) = of[of[lane]->from]->value;
         }
     });
@@ -220,7 +221,9 @@ struct Parameter {  // of a kernel
 };
 
 template <typename T>
-constexpr char kind_of = T(0.5f) != T(0) ? 'f' : T(-1) < T(0) ? 'i' : 'u';
+constexpr char kind_of = T(0.5f) != T(0) ? 'f'
+                         : T(-1) < T(0)  ? 'i'
+                                         : 'u';
 template <>
 constexpr char kind_of<bool> = 'b';
 
@@ -263,16 +266,16 @@ struct Entry<kernel, void (*)(T...)> {
 
 }  // namespace sim
 
-#define SIM_EXPORT(...)                                                                                    \
-    extern "C" __attribute__((visibility("default"))) void sim_kernel(const sim::Slot* arguments) {                  \
-        sim::Entry<__VA_ARGS__>::run(arguments);                                                           \
-    }                                                                                                      \
+#define SIM_EXPORT(...)                                                                                       \
+    extern "C" __attribute__((visibility("default"))) void sim_kernel(const sim::Slot* arguments) {           \
+        sim::Entry<__VA_ARGS__>::run(arguments);                                                              \
+    }                                                                                                         \
     extern "C" __attribute__((visibility("default"))) int sim_parameters(const sim::Parameter** parameters) { \
-        *parameters = sim::Entry<__VA_ARGS__>::PARAMETERS;                                                 \
-        return sim::Entry<__VA_ARGS__>::COUNT;                                                             \
-    }                                                                                                      \
-    extern "C" char __bss_start[], _end[];                                                                 \
-    extern "C" __attribute__((visibility("default"))) char* sim_static_shared(unsigned long* bytes) {      \
-        *bytes = _end - __bss_start;                                                                       \
-        return __bss_start;                                                                                \
+        *parameters = sim::Entry<__VA_ARGS__>::PARAMETERS;                                                    \
+        return sim::Entry<__VA_ARGS__>::COUNT;                                                                \
+    }                                                                                                         \
+    extern "C" char __bss_start[], _end[];                                                                    \
+    extern "C" __attribute__((visibility("default"))) char* sim_static_shared(unsigned long* bytes) {         \
+        *bytes = _end - __bss_start;                                                                          \
+        return __bss_start;                                                                                   \
     }

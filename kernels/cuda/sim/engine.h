@@ -20,7 +20,7 @@ struct Array {  // a kernel's argument
     int parameter, writable;
 };
 
-struct Traced {  // an access to memory that threads share
+struct Traced {           // an access to memory that threads share
     uint64_t pc, offset;  // in the array, or in shared memory
     uint32_t block, thread;
     uint16_t size;
@@ -127,6 +127,7 @@ class Engine {
 
     const Launch& launch() const { return *launch_; }
     const Thread& current() const { return *current_; }
+    const Thread& evaluated() const { return *evaluated_; }
     unsigned block() const { return block_; }
     unsigned epoch() const { return epoch_; }
     unsigned warp_epoch() const { return current_->warp_epoch; }
@@ -152,7 +153,8 @@ class Engine {
     unsigned block_, count_, arrived_, done_, epoch_;
     bool failed_;
     Thread* current_;
-    Thread* next_;  // who a fiber that is switched to shall run, where it runs nobody
+    Thread* evaluated_;  // one of those that take part in the collective
+    Thread* next_;       // who a fiber that is switched to shall run, where it runs nobody
     Thread threads_[MAX_THREADS];
     Warp warps_[MAX_THREADS / WARP];
     Ready ready_;

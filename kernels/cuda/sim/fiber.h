@@ -33,8 +33,8 @@ struct Fiber {
 class Fibers {
   public:
     explicit Fibers(void (*entry)()) : entry_(entry) {
-        void* memory = mmap(nullptr, COUNT * SIZE, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* memory =
+            mmap(nullptr, COUNT * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) {
             std::fputs("cuda-sim: no address space for the stacks of 1024 threads\n", stderr);
             std::abort();

@@ -130,10 +130,9 @@ void Engine::finish(Thread& thread) {
     thread.state = State::DONE;
     done_++;
     warp.alive &= ~(1u << thread.lane());
-    if (warp.waiting) {
-        const unsigned mask = lanes[__builtin_ctz(warp.waiting)].mask;
-        if (mask >> thread.lane() & 1) release_collective(warp, lanes, mask);
-    }
+    for (int lane = 0; lane < WARP; lane++)  // those that waited for this one
+        if ((warp.waiting >> lane & 1) && (lanes[lane].mask >> thread.lane() & 1))
+            release_collective(warp, lanes, lanes[lane].mask);
     release_barrier();
 }
 
@@ -167,7 +166,8 @@ void Engine::collective(const char* name, unsigned mask, const void* operand, vo
     self.name = name, self.mask = mask, self.operand = operand, self.result = result, self.evaluate = evaluate;
     self.pc = pc;
     if (!(mask >> self.lane() & 1)) {
-        report("mask", std::string(name) + " by lane " + std::to_string(self.lane()) + ", " + here() + ", which is not in its mask, at " + place(pc));
+        report("mask", std::string(name) + " by lane " + std::to_string(self.lane()) + ", " + here() +
+                           ", which is not in its mask, at " + place(pc));
         stop();
     }
     if (const unsigned met = mask & warp.waiting) {
@@ -175,8 +175,8 @@ void Engine::collective(const char* name, unsigned mask, const void* operand, vo
         if (other.mask != mask || other.evaluate != evaluate) {
             char masks[64];
             std::snprintf(masks, sizeof masks, "masks %08x and %08x", mask, other.mask);
-            report("collective", std::string("lanes of one warp meet in ") + name + " at " + place(pc) + " and " + other.name + " at " +
-                                     place(other.pc) + " (" + masks + "), " + here());
+            report("collective", std::string("lanes of one warp meet in ") + name + " at " + place(pc) + " and " +
+                                     other.name + " at " + place(other.pc) + " (" + masks + "), " + here());
             stop();
         }
         sanitizer::same_place(name, pc, other.pc);
@@ -197,7 +197,8 @@ void Engine::release_collective(Warp& warp, Thread* lanes, unsigned mask) {
         operands[lane] = lanes[lane].operand;
         results[lane] = lanes[lane].result;
     }
-    const Evaluate evaluate = lanes[__builtin_ctz(expected)].evaluate;
+    evaluated_ = &lanes[__builtin_ctz(expected)];
+    const Evaluate evaluate = evaluated_->evaluate;
     if (evaluate)
         evaluate(operands, results);
     else  // __syncwarp: the one collective that also orders memory
@@ -216,9 +217,11 @@ void Engine::report_deadlock() {
     for (unsigned i = 0; i < count_; i++) {
         const Thread& thread = threads_[i];
         if (thread.state == State::AT_BARRIER) waiting["in __syncthreads at " + place(thread.pc)]++;
-        if (thread.state == State::IN_COLLECTIVE) waiting["in " + std::string(thread.name) + " at " + place(thread.pc)]++;
+        if (thread.state == State::IN_COLLECTIVE)
+            waiting["in " + std::string(thread.name) + " at " + place(thread.pc)]++;
     }
-    std::string message = "block " + text(position.block) + " cannot go on: of its " + std::to_string(count_) + " threads";
+    std::string message =
+        "block " + text(position.block) + " cannot go on: of its " + std::to_string(count_) + " threads";
     for (const auto& [where, threads] : waiting) message += " " + std::to_string(threads) + " wait " + where + ",";
     report("deadlock", message + " " + std::to_string(done_) + " have returned");
 }
@@ -236,7 +239,8 @@ void Engine::land(Copy& copy) {
 
 void Engine::copy_async(char* to, const char* from, int size, int bytes, const void* pc) {
     if (bytes < 0 || bytes > size) {
-        report("cp.async", "copies " + std::to_string(bytes) + " of " + std::to_string(size) + " bytes at " + place(pc) + ", " + here());
+        report("cp.async", "copies " + std::to_string(bytes) + " of " + std::to_string(size) + " bytes at " +
+                               place(pc) + ", " + here());
         stop();
     }
     sanitizer::copy_issued(to, from, size, bytes, pc);
@@ -336,7 +340,7 @@ void commit_copies() { engine->commit_copies(); }
 void wait_copies(int pending) { engine->wait_copies(pending, CALLER); }
 
 void fail_lane(const char* rule, int lane, int other) {
-    const Thread& thread = engine->current();
+    const Thread& thread = engine->evaluated();
     char message[256];
     std::snprintf(message, sizeof message, rule, lane, other);
     report("lane", std::string(thread.name) + ": " + message + ", at " + place(thread.pc) + ", " + engine->here());

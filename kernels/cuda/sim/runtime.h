@@ -38,7 +38,7 @@ unsigned active_mask();  // the lanes of this warp that have not returned
 void* dynamic_shared();
 
 void copy_async(void* shared, const void* global, int size, int bytes);  // `bytes` of `size` copied, the rest zeros
-void commit_copies();           // those since the last commit are one group
+void commit_copies();                                                    // those since the last commit are one group
 void wait_copies(int pending);  // all groups but the last `pending` have landed
 
 [[noreturn]] void fail_lane(const char* rule, int lane, int other);  // `rule` takes the two lanes, as printf does

@@ -101,15 +101,15 @@ std::string where(const Region& region, const char* address) {
     return "an array";
 }
 
-// --- out of bounds ----------------------------------------------------------------------------------------------------
+// --- out of bounds --------------------------------------------------------------------------------------------------
 
 [[noreturn]] void out_of_bounds(const char* address, int size, bool write, const void* pc) {
     const Launch& launch = engine->launch();
     const char* dynamic = static_cast<const char*>(engine->dynamic_shared());
     std::string what = std::string(write ? "writes " : "reads ") + bytes_text(size) + " at " + place(pc) + ", ";
     if (address >= dynamic && address < dynamic + MAX_SHARED + SLACK) {
-        what += bytes_text(address + size - dynamic - launch.shared) + " past the end of " + std::to_string(launch.shared) +
-                " bytes of dynamic shared memory";
+        what += bytes_text(address + size - dynamic - launch.shared) + " past the end of " +
+                std::to_string(launch.shared) + " bytes of dynamic shared memory";
     } else {
         const Array* nearest = nullptr;
         long long distance = 1ll << 62, past = 0;
@@ -155,7 +155,7 @@ void check_arrays(const char* address, int size, bool write, const void* pc) {  
     find("write to const", pc, "writes at " + place(pc) + " to an array that is const; " + engine->here());
 }
 
-// --- races ------------------------------------------------------------------------------------------------------------
+// --- races ----------------------------------------------------------------------------------------------------------
 
 bool ordered(const Access& before) {  // before the access that happens now
     const unsigned thread = engine->current().number;
@@ -187,14 +187,15 @@ Readers readers_with(const Cell& cell, const Access& now) {
     return last.thread == now.thread ? cell.readers : Readers::ONE_WARP;
 }
 
-void race(const char* kind, bool write, const Access& now, const Access& before, bool before_write, const Region& region,
-          const char* address) {
+void race(const char* kind, bool write, const Access& now, const Access& before, bool before_write,
+          const Region& region, const char* address) {
     const Engine& at = *engine;
     find(kind, now.pc,
          std::string(write ? "writes" : "reads") + " at " + place(now.pc) + " what " +
              at.thread_text(before.block, before.thread) + (before_write ? " writes" : " reads") + " at " +
-             place(before.pc) + (before.block == now.block ? ", with no barrier between" : ", and nothing orders blocks") +
-             ": " + where(region, address) + "; " + at.here(),
+             place(before.pc) +
+             (before.block == now.block ? ", with no barrier between" : ", and nothing orders blocks") + ": " +
+             where(region, address) + "; " + at.here(),
          before.pc);
 }
 
@@ -212,8 +213,9 @@ void record(Cell& cell, bool write, const Access& now, const Region& region, con
         return;
     }
     if (!write && region.shared && !cell.write.pc) {
-        find("uninitialised", now.pc, "reads at " + place(now.pc) + " what nobody has written: " +
-                                          where(region, address) + "; " + engine->here());
+        find("uninitialised", now.pc,
+             "reads at " + place(now.pc) + " what nobody has written: " + where(region, address) + "; " +
+                 engine->here());
         return;
     }
     if (cell.write.pc && !ordered(cell.write)) race("race", write, now, cell.write, true, region, address);
@@ -245,10 +247,14 @@ void trace(const Region& region, const char* address, int size, bool write, cons
     if (!launch.trace) return;
     const char* call = static_cast<const char*>(pc) - 1;
     if (*launch.traced < launch.trace_size)
-        launch.trace[(*launch.traced)++] = {static_cast<uint64_t>(call - images[0].first),
-                                        static_cast<uint64_t>(region.shared ? address - static_cast<char*>(nullptr) : address - region.begin),
-                                        engine->block(), static_cast<uint32_t>(engine->current().number),
-                                        static_cast<uint16_t>(size), write, region.shared};
+        launch.trace[(*launch.traced)++] = {
+            static_cast<uint64_t>(call - images[0].first),
+            static_cast<uint64_t>(region.shared ? address - static_cast<char*>(nullptr) : address - region.begin),
+            engine->block(),
+            static_cast<uint32_t>(engine->current().number),
+            static_cast<uint16_t>(size),
+            write,
+            region.shared};
 }
 
 void access(const void* address_, int size, bool write, const void* pc) {
@@ -260,13 +266,12 @@ void access(const void* address_, int size, bool write, const void* pc) {
     if (!region->shared) check_arrays(address, size, write, pc);
     trace(*region, address, size, write, pc);
     const Access now = access_at(pc);
-    cells_of(*region, address, size,
-             [&](Cell& cell, const char* word) { record(cell, write, now, *region, word); });
+    cells_of(*region, address, size, [&](Cell& cell, const char* word) { record(cell, write, now, *region, word); });
 }
 
 }  // namespace
 
-// --- what the runtime tells -------------------------------------------------------------------------------------------
+// --- what the runtime tells -----------------------------------------------------------------------------------------
 
 void begin_launch() {
     const Launch& launch = engine->launch();
@@ -292,7 +297,8 @@ void begin_launch() {
         }
         joined[begin] = end;
     }
-    for (const auto& [begin, end] : joined) regions.push_back({begin, static_cast<size_t>(end - begin), false, 2, nullptr});
+    for (const auto& [begin, end] : joined)
+        regions.push_back({begin, static_cast<size_t>(end - begin), false, 2, nullptr});
     for (Region& region : regions) region.allocate();
 }
 
@@ -309,26 +315,31 @@ void barrier(const Thread* threads, unsigned count, unsigned returned) {
         if (threads[i].pc != first->pc)
             find("divergent barrier", threads[i].pc,
                  "threads of block " + std::to_string(engine->block()) + " meet in __syncthreads at " +
-                     place(threads[i].pc) + " and at " + place(first->pc), first->pc);
+                     place(threads[i].pc) + " and at " + place(first->pc),
+                 first->pc);
     }
     if (returned)
         find("barrier not by all", first->pc,
-             std::to_string(returned) + " of " + std::to_string(count) + " threads have returned when the others wait in "
-             "__syncthreads at " + place(first->pc));
+             std::to_string(returned) + " of " + std::to_string(count) +
+                 " threads have returned when the others wait in "
+                 "__syncthreads at " +
+                 place(first->pc));
 }
 
 void same_place(const char* name, const void* pc, const void* other) {
     if (pc != other)
         find("divergent collective", pc,
              std::string("lanes of one warp meet in ") + name + " at " + place(pc) + " and at " + place(other) + "; " +
-                 engine->here(), other);
+                 engine->here(),
+             other);
 }
 
 void copy_issued(char* to, const char* from, int size, int bytes, const void* pc) {
     for (const char* address : {static_cast<const char*>(to), from})
         if (reinterpret_cast<uintptr_t>(address) % size)
-            find("misaligned", pc, "cp.async at " + place(pc) + (address == to ? " to" : " from") +
-                                       " an address that is no multiple of " + std::to_string(size) + "; " + engine->here());
+            find("misaligned", pc,
+                 "cp.async at " + place(pc) + (address == to ? " to" : " from") +
+                     " an address that is no multiple of " + std::to_string(size) + "; " + engine->here());
     if (bytes) access(from, bytes, false, pc);
     Region* region = region_of(to, size, true, pc);
     if (!region || !region->shared) {
@@ -350,17 +361,17 @@ void copy_landed(char* to, int size, const void* pc) {
 
 }  // namespace sim::sanitizer
 
-// --- hooks ------------------------------------------------------------------------------------------------------------
+// --- hooks ----------------------------------------------------------------------------------------------------------
 
 #define CALLER __builtin_return_address(0)
 #define HOOK extern "C" void
 
-#define ACCESS_HOOKS(size)                                                                                 \
-    HOOK __tsan_read##size(void* address) { sim::sanitizer::access(address, size, false, CALLER); }        \
-    HOOK __tsan_write##size(void* address) { sim::sanitizer::access(address, size, true, CALLER); }        \
+#define ACCESS_HOOKS(size)                                                                                    \
+    HOOK __tsan_read##size(void* address) { sim::sanitizer::access(address, size, false, CALLER); }           \
+    HOOK __tsan_write##size(void* address) { sim::sanitizer::access(address, size, true, CALLER); }           \
     HOOK __tsan_unaligned_read##size(void* address) { sim::sanitizer::access(address, size, false, CALLER); } \
     HOOK __tsan_unaligned_write##size(void* address) { sim::sanitizer::access(address, size, true, CALLER); } \
-    HOOK __tsan_volatile_read##size(void* address) { sim::sanitizer::access(address, size, false, CALLER); } \
+    HOOK __tsan_volatile_read##size(void* address) { sim::sanitizer::access(address, size, false, CALLER); }  \
     HOOK __tsan_volatile_write##size(void* address) { sim::sanitizer::access(address, size, true, CALLER); }
 ACCESS_HOOKS(1)
 ACCESS_HOOKS(2)
@@ -384,12 +395,19 @@ HOOK __ubsan_handle_type_mismatch_v1(void*, uintptr_t) {
     sim::engine->stop();  // the processor might end the process
 }
 HOOK __ubsan_handle_out_of_bounds(void*, uintptr_t index) {
-    broken("array index", "index " + std::to_string(static_cast<intptr_t>(index)) + " lies outside of the array", CALLER);
+    broken("array index", "index " + std::to_string(static_cast<intptr_t>(index)) + " lies outside of the array",
+           CALLER);
 }
-HOOK __ubsan_handle_shift_out_of_bounds(void*, uintptr_t, uintptr_t) { broken("shift", "a shift by too many bits", CALLER); }
+HOOK __ubsan_handle_shift_out_of_bounds(void*, uintptr_t, uintptr_t) {
+    broken("shift", "a shift by too many bits", CALLER);
+}
 HOOK __ubsan_handle_add_overflow(void*, uintptr_t, uintptr_t) { broken("overflow", "a signed sum overflows", CALLER); }
-HOOK __ubsan_handle_sub_overflow(void*, uintptr_t, uintptr_t) { broken("overflow", "a signed difference overflows", CALLER); }
-HOOK __ubsan_handle_mul_overflow(void*, uintptr_t, uintptr_t) { broken("overflow", "a signed product overflows", CALLER); }
+HOOK __ubsan_handle_sub_overflow(void*, uintptr_t, uintptr_t) {
+    broken("overflow", "a signed difference overflows", CALLER);
+}
+HOOK __ubsan_handle_mul_overflow(void*, uintptr_t, uintptr_t) {
+    broken("overflow", "a signed product overflows", CALLER);
+}
 HOOK __ubsan_handle_negate_overflow(void*, uintptr_t) { broken("overflow", "a negation overflows", CALLER); }
 HOOK __ubsan_handle_float_cast_overflow(void*, uintptr_t) {
     broken("conversion", "a floating-point number does not fit into the integer", CALLER);

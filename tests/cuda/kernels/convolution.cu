@@ -13,7 +13,8 @@ __global__ void convolution(const T* __restrict__ x, const T* __restrict__ w, T*
         for (int s = 0; s < S; s++) {
             const int h = p + r - padding, v = q + s - padding;
             if (h < 0 || h >= H || v < 0 || v >= W) continue;
-            for (int c = 0; c < C; c++) sum = fma(x[((n * H + h) * W + v) * C + c], w[((k * R + r) * S + s) * C + c], sum);
+            for (int c = 0; c < C; c++)
+                sum = fma(x[((n * H + h) * W + v) * C + c], w[((k * R + r) * S + s) * C + c], sum);
         }
     }
     y[i] = sum;

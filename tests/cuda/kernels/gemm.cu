@@ -25,8 +25,8 @@ __device__ inline void load(Stage& stage, const float* a, const float* b, int M,
     cp_async16(&stage.b[k][j], b_bytes ? b + (k0 + k) * N + column : b, b_bytes);
 }
 
-__global__ void __launch_bounds__(128) gemm(const float* __restrict__ a, const float* __restrict__ b,
-                                            float* __restrict__ c, int M, int N, int K) {
+__global__ void __launch_bounds__(128)
+    gemm(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int M, int N, int K) {
     extern __shared__ __align__(16) unsigned char smem[];
     Stage* const stages = reinterpret_cast<Stage*>(smem);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
