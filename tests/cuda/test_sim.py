@@ -214,7 +214,7 @@ def test_refused_launches(changed, words):
         ("__global__ void other() {}", "k does not compile"),
         (
             "__global__ void k(int n) { __shared__ float s[12289]; s[n] = s[0]; }",
-            "49... bytes of static shared memory, but a block has at most 49152",
+            "49160 bytes of static shared memory, but a block has at most 49152",
         ),
     ],
 )
@@ -269,3 +269,12 @@ def test_libraries_are_compiled_once(monkeypatch):
     FAST.kernel(str(GEMM), "gemm")
     monkeypatch.setattr(build, "_run", None)  # nothing to compile
     SimExecutor("fast").kernel(str(GEMM), "gemm")
+
+
+@pytest.mark.parametrize("flavour", ["fast", "parallel"])
+def test_static_shared_memory_is_counted(flavour, tmp_path):
+    (tmp_path / "a.cu").write_text("__global__ void k(int n) { __shared__ float s[12288]; s[n] = s[0]; }")
+    on = SimExecutor(flavour)
+    kernel = on.kernel(str(tmp_path / "a.cu"), "k")
+    assert kernel.static_shared == 49152
+    on.launch(kernel, (1, 1, 1), (1, 1, 1), (np.int32(0),))

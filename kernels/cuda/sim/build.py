@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ FLAVOURS = {
 }
 _SHARED = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno"]
 _SHARED += ["-gdwarf-4"]  # addr2line of binutils 2.40 takes the first file of DWARF 5 for another one
+_NOBITS = 8  # a section's type in ELF
 _RUNTIME = ["runtime.cpp", "fiber.cpp"]
 _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\s*\[\s*\]\s*;")
 
@@ -137,3 +139,11 @@ def module(text: str, expression: str, flavour: str) -> Path:
     return _library(
         re.sub(r"\W+", "-", expression)[:60].strip("-"), [unit, _headers(), str(linked_with), *flags], compile_into
     )
+
+
+def static_shared(library: Path) -> int:
+    """The bytes of static shared memory of a kernel's library: its sections without content, .bss or .tbss (in eights)."""
+    elf = library.read_bytes()
+    (table,), (size, count) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", elf, table + i * size) for i in range(count)]
+    return sum(section[5] for section in sections if section[1] == _NOBITS)

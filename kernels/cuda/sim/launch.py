@@ -95,8 +95,8 @@ class Module:
         size = ctypes.c_ulong()
         self._library.sim_static_shared.restype = ctypes.c_void_p
         self._static_shared = self._library.sim_static_shared(ctypes.byref(size))
-        self.static_bytes = size.value
-        self.static_shared = size.value // 64 * 64  # the memory begins before the first array, where that is aligned
+        self._static_bytes = size.value  # with what lies before the first array, where that is aligned
+        self.static_shared = build.static_shared(self.path)
         names = parameter_names(text, re.match(r"[\w:]*", expression)[0].rpartition(":")[2])
         if len(names) != len(self.parameters):
             names = ("",) * len(self.parameters)
@@ -127,7 +127,7 @@ class Module:
             block=tuple(block),
             shared=shared,
             static_shared=self._static_shared,
-            static_bytes=self.static_bytes,
+            static_bytes=self._static_bytes,
             arrays=(_Array * len(arrays))(*arrays),
             array_count=len(arrays),
             order=ORDERS.index(order),
