@@ -278,3 +278,11 @@ def test_static_shared_memory_is_counted(flavour, tmp_path):
     kernel = on.kernel(str(tmp_path / "a.cu"), "k")
     assert kernel.static_shared == 49152
     on.launch(kernel, (1, 1, 1), (1, 1, 1), (np.int32(0),))
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "a.cu").write_text("__global__ void k(int) {}  // of this test alone")
+    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "taken" / "cuda-sim")
+    with pytest.raises(ExecutorError, match=r"cuda-sim keeps compiled kernels in .*taken/cuda-sim: Not a directory"):
+        FAST.kernel(str(tmp_path / "a.cu"), "k")

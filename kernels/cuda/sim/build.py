@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -82,13 +83,17 @@ def _headers() -> str:
     return "".join((HERE / name).read_text("utf-8") for name in ("cuda.h", "runtime.h"))
 
 
-def _library(name: str, made_from: list[str], compile_into) -> Path:
-    """The library `name`-digest.so, which compile_into(path) makes where the cache has none of these ingredients."""
+def _library(name: str, made_from: list[str], compile_into: Callable[[Path, str], None]) -> Path:
+    """The library `name`-digest.so, which compile_into(folder, file) makes where none has these ingredients yet."""
     digest = hashlib.sha256("\0".join([*made_from, *compiler()]).encode()).hexdigest()[:20]
     library = _folder() / f"{name}-{digest}.so"
     if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        try:
+            library.parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(dir=library.parent)
+        except OSError as error:
+            raise ExecutorError(f"cuda-sim keeps compiled kernels in {library.parent}: {error.strerror}") from error
+        with folder as scratch:
             compile_into(Path(scratch), library.name)
             os.replace(Path(scratch) / library.name, library)
     return library
@@ -132,7 +137,7 @@ def module(text: str, expression: str, flavour: str) -> Path:
         source, compiled = scratch / "kernel.cpp", str(scratch / "kernel.o")
         source.write_text(unit, "utf-8")
         sections = ["-ffunction-sections", "-fdata-sections"]  # only what the kernel uses: .bss is its shared memory
-        _run([*flags, *sections, f"-I{HERE}", "-c", str(source), "-o", compiled], f"{expression}")
+        _run([*flags, *sections, f"-I{HERE}", "-c", str(source), "-o", compiled], expression)
         linked = ["-shared", "-nostartfiles", "-Wl,--gc-sections,-Bsymbolic", "-Wl,-rpath,$ORIGIN", str(linked_with)]
         _run([compiled, *linked, "-o", str(scratch / name)], expression)
 
@@ -142,7 +147,7 @@ def module(text: str, expression: str, flavour: str) -> Path:
 
 
 def static_shared(library: Path) -> int:
-    """The bytes of static shared memory of a kernel's library: its sections without content, .bss or .tbss (in eights)."""
+    """The bytes of static shared memory of a kernel's library: the sections without content, in eights."""
     elf = library.read_bytes()
     (table,), (size, count) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", elf, table + i * size) for i in range(count)]

@@ -51,13 +51,13 @@ struct Region {  // memory with records
     bool contains(const char* address) const { return address >= begin && address < begin + bytes; }
     void allocate() { cells = static_cast<Cell*>(std::calloc((bytes >> shift) + 1, sizeof(Cell))); }
     void refine() {
-        const Cell* coarse = cells;
+        Cell* const coarse = cells;
         const size_t count = (bytes >> shift) + 1;
         shift--;
         allocate();
         for (size_t i = 0; i < (bytes >> shift) + 1; i++)
             if (i / 2 < count) cells[i] = coarse[i / 2];
-        std::free(const_cast<Cell*>(coarse));
+        std::free(coarse);
     }
 };
 
