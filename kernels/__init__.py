@@ -59,6 +59,6 @@ DEVICES = ("reference", "cpu")
 
 def __getattr__(name: str) -> ModuleType:
     """Load a device's kernels when they are first asked for: Numba costs half a second to import."""
-    if name in (*DEVICES, "geometry"):
+    if name in ("reference", "cpu", "cuda", "geometry"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"minifcn.kernels has no {name!r}; it has {', '.join(DEVICES)} and geometry")

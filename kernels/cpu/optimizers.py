@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit
 
 from .. import checks
-from .layout import flat_views
+from ..layout import in_one_order
+from ..reference.optimizers import adam_numbers
 from .threads import jobs, parts, run, share
 
 
@@ -35,27 +36,15 @@ def _adam(team, w, g, mean, square, lr, beta1, beta2, rest1, rest2, scale1, scal
             w[i] = w[i] - decay_rate * w[i] - step
 
 
-def _in_one_order(w: np.ndarray, g: np.ndarray, **state: np.ndarray) -> list[np.ndarray]:
-    """w, g and `state` as 1-D arrays in the memory order of w; all but g are views that write through."""
-    order, (_, gradient) = flat_views(w, g)
-    for name, array in {"w": w, **state}.items():
-        if not array.transpose(order).flags.c_contiguous:
-            raise checks.ShapeError(f"{name} must be dense in memory, in the axis order of w, to be updated in place")
-    return [w.transpose(order).reshape(-1), gradient, *(array.transpose(order).reshape(-1) for array in state.values())]
-
-
 def sgd_step(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):
     """See `reference.sgd_step`."""
     checks.check_sgd(w, g, velocity, form)
     numbers = (w.dtype.type(value) for value in (lr, momentum, weight_decay))
-    run(_sgd, parts(w.size), *_in_one_order(w, g, velocity=velocity), *numbers, form == "caffe")
+    run(_sgd, parts(w.size), *in_one_order(w, g, velocity=velocity), *numbers, form == "caffe")
 
 
 def adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled):
     """See `reference.adam_step`."""
     checks.check_adam(w, g, mean, square, step)
-    (beta1, beta2), decay = betas, weight_decay
-    rates = (lr, beta1, beta2, 1 - beta1, 1 - beta2, 1 - beta1**step, 1 - beta2**step, eps)
-    decays = (0, lr * decay) if decoupled else (decay, 0)
-    numbers = (w.dtype.type(value) for value in (*rates, *decays))
-    run(_adam, parts(w.size), *_in_one_order(w, g, mean=mean, square=square), *numbers)
+    numbers = adam_numbers(w.dtype, lr, betas, eps, weight_decay, step, decoupled)
+    run(_adam, parts(w.size), *in_one_order(w, g, mean=mean, square=square), *numbers)

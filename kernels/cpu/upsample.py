@@ -8,37 +8,18 @@ to two jobs, `joined` adds them.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numba import njit
 
 from .. import checks, geometry, memory
 from ..settings import settings
+from ..tables import intervals, reaches
 from .callee import callee
 from .layout import channels_first, channels_last
 from .runs import clear_run
 from .threads import jobs, member, parts, run, share
 
 NOTHING = 2  # the line of zeros, beside the two that hold widened rows
-
-
-@functools.lru_cache(maxsize=64)
-def reach(size: int, out: int, factor: int, shift: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """`geometry.bilinear_reach` as arrays: the places k [out] and the weights a, b [out, 2]."""
-    table = geometry.bilinear_reach(size, out, factor, shift)
-    return np.array([k for k, _, _ in table], np.int64), np.array([weights for _, *weights in table], dtype)
-
-
-def reaches(geo, top: int, left: int, size: tuple[int, int], dtype) -> tuple[np.ndarray, ...]:
-    """`reach` of rows and columns, for the window at (top, left) of `size` of the upsampled map."""
-    rows = reach(geo.H, size[0], geo.factor[0], geo.padding[0] + top, dtype)
-    return (*rows, *reach(geo.W, size[1], geo.factor[1], geo.padding[1] + left, dtype))
-
-
-def intervals(rows: np.ndarray, coarse: int) -> np.ndarray:
-    """The first output row of every interval k between the coarse rows k - 1 and k, 0 <= k <= coarse, and the end."""
-    return np.searchsorted(rows, np.arange(coarse + 2))
 
 
 def scratch(numbers: int, dtype) -> np.ndarray:

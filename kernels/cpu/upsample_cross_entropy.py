@@ -11,13 +11,14 @@ import numpy as np
 from numba import njit
 
 from .. import checks, geometry, memory
+from ..tables import intervals, reaches
 from .cross_entropy import in_rows, prepared
 from .exponentials import exponential, logarithm
 from .layout import channels_last
 from .pool2d import beats
 from .runs import clear_run
 from .threads import jobs, member, parts, run, share
-from .upsample import NOTHING, intervals, joined, narrow, reaches, scratch, widened
+from .upsample import NOTHING, joined, narrow, scratch, widened
 
 WORK = 8  # of a logit here, as many elements of a kernel that is bound by memory
 

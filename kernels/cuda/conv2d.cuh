@@ -1,0 +1,59 @@
+// Sizes of a convolution, and which pixel a tap meets. All rungs of conv2d.cu are built on it.
+//
+// Forward pass and gradient of the input are one problem: every pixel of a *target* map gathers, for each tap (r, s) of the
+// window, one pixel of a *source* map or none, and multiplies its channels with the tap's weights.
+//
+//     forward         target y [N, P, Q, K], source x [N, H, W, C]:   h = p stride - pad + r dilation
+//     backward input  target dx [N, H, W, C], source dy [N, P, Q, K]: p = (h + pad - r dilation) / stride, if it divides
+//
+// Weights lie as [K, R, S, C / groups] for both; groups are independent problems.
+
+#pragma once
+#include "common.cuh"
+
+// As `kernels/geometry.py` computes them; C and K count all groups.
+#define CONV2D_SIZES                                                                                              \
+    int N, int C, int H, int W, int K, int R, int S, int P, int Q, int stride_h, int stride_w, int pad_h, int pad_w, \
+        int dilation_h, int dilation_w, int groups
+#define CONV2D_GEOMETRY \
+    Conv2d { N, C, H, W, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups }
+
+struct Conv2d {
+    int N, C, H, W, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+};
+
+// Where tap `tap` of place `at` of the target meets the source, along one axis of `size` pixels; -1: nowhere.
+template <bool BACKWARD>
+inline __device__ int gather(int at, int tap, int size, int stride, int pad, int dilation) {
+    if (!BACKWARD) {
+        const int place = at * stride - pad + tap * dilation;
+        return place < size ? place : -1;  // below 0 it is negative already
+    }
+    const int start = at + pad - tap * dilation;
+    if (start < 0 || start % stride != 0) return -1;
+    return start / stride < size ? start / stride : -1;
+}
+
+// The two roles that input and output of the convolution play.
+template <bool BACKWARD>
+struct Roles {
+    int height, width, channels;                       // of the target; channels of one group
+    int source_height, source_width, source_channels;  // channels of one group
+    int groups;
+    inline __device__ Roles(const Conv2d& g)
+        : height(BACKWARD ? g.H : g.P), width(BACKWARD ? g.W : g.Q), channels((BACKWARD ? g.C : g.K) / g.groups),
+          source_height(BACKWARD ? g.P : g.H), source_width(BACKWARD ? g.Q : g.W),
+          source_channels((BACKWARD ? g.K : g.C) / g.groups), groups(g.groups) {}
+
+    // The source pixel, counted over all images, that tap (r, s) of target pixel (n, u, v) meets; -1 if none.
+    inline __device__ long long source(const Conv2d& g, int n, int u, int v, int r, int s) const {
+        const int row = gather<BACKWARD>(u, r, source_height, g.stride_h, g.pad_h, g.dilation_h);
+        const int column = gather<BACKWARD>(v, s, source_width, g.stride_w, g.pad_w, g.dilation_w);
+        return row < 0 || column < 0 ? -1 : ((long long)n * source_height + row) * source_width + column;
+    }
+};
+
+// The bit of channel k of a pixel: mask [pixels, (K + 7) / 8], set where ReLU let it pass.
+inline __device__ bool passes(const unsigned char* mask, long long pixel, int k, int K) {
+    return mask[pixel * ((K + 7) / 8) + k / 8] >> (k % 8) & 1;
+}

@@ -1,0 +1,71 @@
+"""How kernels are launched: the only place where grids and blocks are computed, and template names are spelled.
+
+An executor (`executors.py`) compiles and runs one kernel; here stand the shapes of a launch: `each` has one thread an
+element, `blocks` one block a piece of work.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+THREADS = 256  # of a block of `each`
+MOST_BLOCKS = 2**31 - 1  # along x; along y and z it is 65535
+
+NAMES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.uint8): "unsigned char",
+    np.dtype(np.int32): "int",
+    np.dtype(np.int64): "long long",
+}
+
+
+def template(name: str, *arguments: Any) -> str:
+    """The C++ template-id `name<arguments>`: dtypes by their C++ names, Python's booleans and integers as they are."""
+
+    def spelled(argument: Any) -> str:
+        if isinstance(argument, (bool, int)):
+            return str(argument).lower()
+        return argument if isinstance(argument, str) else NAMES[np.dtype(argument)]
+
+    return f"{name}<{', '.join(map(spelled, arguments))}>"
+
+
+def each(on: Any, file: str, expression: str, count: int, *arguments: Any) -> None:
+    """Launch `expression` of `file` with a thread for each of `count` elements; its last argument is `count`.
+
+    Integers among the arguments are `int` in C++, apart from `count`, which is `long long`; nothing is launched for 0.
+    """
+    if count == 0:
+        return
+    grid = (-(-count // THREADS), 1, 1)
+    on.launch(on.kernel(file, expression), grid, (THREADS, 1, 1), (*_typed(arguments), np.int64(count)))
+
+
+def blocks(
+    on: Any, file: str, expression: str, grid: tuple[int, int, int], threads: int, shared: int, *arguments: Any
+) -> None:
+    """Launch a grid of blocks of `threads` threads and `shared` bytes of dynamic shared memory; nothing if it is empty."""
+    if 0 in grid:
+        return
+    on.launch(on.kernel(file, expression), grid, (threads, 1, 1), _typed(arguments), shared)
+
+
+def _typed(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Python's integers as int32; whatever else already has a type."""
+    return tuple(np.int32(value) if type(value) is int else value for value in arguments)
+
+
+def parts_of(pixels: int, sums: int) -> int:
+    """In how many parts `sums` sums over `pixels` pixels are split: enough threads for a whole GPU, by size alone."""
+    enough, least = 1 << 17, 64
+    return max(1, min(-(-enough // max(sums, 1)), pixels // least))
+
+
+@functools.lru_cache(maxsize=256)
+def on_device(on: Any, make: Any, *arguments: Any) -> tuple[Any, ...]:
+    """The arrays of the table make(*arguments) in the memory of the device; made once."""
+    return tuple(on.xp.asarray(array) for array in make(*arguments))

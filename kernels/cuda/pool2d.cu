@@ -1,0 +1,111 @@
+// Max and average pooling: one thread an output, and on the way back one thread an input, which asks the few windows
+// that hold it. Nothing is added atomically, so the sums run in one order.
+//
+// A tap (r, s) of window (p, q) meets the input at h = p stride - pad + r dilation, w likewise. The first maximum in
+// row-major order wins, NaN wins over numbers, padding never wins. Bound by memory.
+
+#include "common.cuh"
+
+#define POOL2D_SIZES                                                                                            \
+    int H, int W, int C, int P, int Q, int R, int S, int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, \
+        int dilation_w
+
+template <typename T>
+__global__ void max_pool2d(const T* __restrict__ x,             // [N, H, W, C]
+                           T* __restrict__ y,                   // [N, P, Q, C]
+                           unsigned char* __restrict__ argmax,  // [N, P, Q, C]
+                           POOL2D_SIZES, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const Place at(i, P, Q, C);
+    const int top = at.h * stride_h - pad_h, left = at.w * stride_w - pad_w;
+    T best = 0;
+    int winner = -1;
+    for (int r = 0; r < R; r++) {
+        const int h = top + r * dilation_h;
+        if (h < 0 || h >= H) continue;
+        for (int s = 0; s < S; s++) {
+            const int w = left + s * dilation_w;
+            if (w < 0 || w >= W) continue;
+            const T value = x[(((long long)at.n * H + h) * W + w) * C + at.c];
+            if (winner < 0 || beats(value, best)) {
+                best = value;
+                winner = r * S + s;
+            }
+        }
+    }
+    y[i] = best;
+    argmax[i] = (unsigned char)winner;
+}
+
+// The window along one axis whose tap lies at `place` of the input; -1 where there is none.
+inline __device__ int window_of(int place, int tap, int stride, int pad, int dilation, int windows) {
+    const int start = place + pad - tap * dilation;
+    if (start < 0 || start % stride != 0) return -1;
+    return start / stride < windows ? start / stride : -1;
+}
+
+template <typename T>
+__global__ void max_pool2d_backward(const T* __restrict__ dy,                  // [N, P, Q, C]
+                                    const unsigned char* __restrict__ argmax,  // [N, P, Q, C]
+                                    T* __restrict__ dx,                        // [N, H, W, C]
+                                    POOL2D_SIZES, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const Place at(i, H, W, C);
+    T sum = 0;
+    for (int r = R - 1; r >= 0; r--) {  // the last tap meets the first window
+        const int p = window_of(at.h, r, stride_h, pad_h, dilation_h, P);
+        if (p < 0) continue;
+        for (int s = S - 1; s >= 0; s--) {
+            const int q = window_of(at.w, s, stride_w, pad_w, dilation_w, Q);
+            if (q < 0) continue;
+            const long long from = (((long long)at.n * P + p) * Q + q) * C + at.c;
+            if (argmax[from] == r * S + s) sum += dy[from];
+        }
+    }
+    dx[i] = sum;
+}
+
+template <typename T>
+__global__ void avg_pool2d(const T* __restrict__ x,              // [N, H, W, C]
+                           const T* __restrict__ row_counts,     // [P]: rows that a window counts
+                           const T* __restrict__ column_counts,  // [Q]
+                           T* __restrict__ y,                    // [N, P, Q, C]
+                           POOL2D_SIZES, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const Place at(i, P, Q, C);
+    T sum = 0;
+    for (int r = 0; r < R; r++) {
+        const int h = at.h * stride_h - pad_h + r * dilation_h;
+        if (h < 0 || h >= H) continue;
+        for (int s = 0; s < S; s++) {
+            const int w = at.w * stride_w - pad_w + s * dilation_w;
+            if (w >= 0 && w < W) sum += x[(((long long)at.n * H + h) * W + w) * C + at.c];
+        }
+    }
+    y[i] = sum / (row_counts[at.h] * column_counts[at.w]);
+}
+
+template <typename T>
+__global__ void avg_pool2d_backward(const T* __restrict__ dy,             // [N, P, Q, C]
+                                    const T* __restrict__ row_counts,     // [P]
+                                    const T* __restrict__ column_counts,  // [Q]
+                                    T* __restrict__ dx,                   // [N, H, W, C]
+                                    POOL2D_SIZES, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const Place at(i, H, W, C);
+    T sum = 0;
+    for (int r = R - 1; r >= 0; r--) {
+        const int p = window_of(at.h, r, stride_h, pad_h, dilation_h, P);
+        if (p < 0) continue;
+        for (int s = S - 1; s >= 0; s--) {
+            const int q = window_of(at.w, s, stride_w, pad_w, dilation_w, Q);
+            if (q < 0) continue;
+            sum += dy[(((long long)at.n * P + p) * Q + q) * C + at.c] / (row_counts[p] * column_counts[q]);
+        }
+    }
+    dx[i] = sum;
+}

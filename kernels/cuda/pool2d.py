@@ -1,0 +1,66 @@
+"""Max and average pooling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import checks, geometry
+from ..layout import channels_first, channels_last
+from .launch import each, on_device, template
+
+FILE = "pool2d.cu"
+
+
+def _sizes(geo) -> tuple[int, ...]:
+    """POOL2D_SIZES of `pool2d.cu`."""
+    return (geo.H, geo.W, geo.C, geo.P, geo.Q, geo.R, geo.S, *geo.stride, *geo.padding, *geo.dilation)
+
+
+def _counts(geo, include_pad: bool, dtype) -> list[np.ndarray]:
+    """`geometry.window_counts` as arrays."""
+    return [np.array(count, dtype) for count in geometry.window_counts(geo, include_pad)]
+
+
+def max_pool2d_forward(on, x, window, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """See `reference.max_pool2d_forward`."""
+    checks.same_dtype(x=x)
+    geo = geometry.max_pool2d(x.shape, window, stride, padding, dilation, ceil_mode)
+    y = on.xp.empty((geo.N, geo.P, geo.Q, geo.C), x.dtype)
+    argmax = on.xp.empty(y.shape, np.uint8)
+    each(on, FILE, template("max_pool2d", x.dtype), y.size, channels_last(x), y, argmax, *_sizes(geo))
+    return channels_first(y), channels_first(argmax)
+
+
+def max_pool2d_backward_input(on, dy, argmax, input_size, window, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """See `reference.max_pool2d_backward_input`."""
+    checks.same_dtype(dy=dy)
+    geo = geometry.max_pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
+    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    checks.expect_argmax(argmax, geo.y_shape)
+    dx = on.xp.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    arrays = (channels_last(dy), channels_last(argmax), dx)
+    each(on, FILE, template("max_pool2d_backward", dy.dtype), dx.size, *arrays, *_sizes(geo))
+    return channels_first(dx)
+
+
+def avg_pool2d_forward(on, x, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    """See `reference.avg_pool2d_forward`."""
+    checks.same_dtype(x=x)
+    geo = geometry.pool2d(x.shape, window, stride, padding, 1, ceil_mode)
+    y = on.xp.empty((geo.N, geo.P, geo.Q, geo.C), x.dtype)
+    counts = on_device(on, _counts, geo, count_include_pad, x.dtype)
+    each(on, FILE, template("avg_pool2d", x.dtype), y.size, channels_last(x), *counts, y, *_sizes(geo))
+    return channels_first(y)
+
+
+def avg_pool2d_backward_input(
+    on, dy, input_size, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True
+):  # fmt: skip
+    """See `reference.avg_pool2d_backward_input`."""
+    checks.same_dtype(dy=dy)
+    geo = geometry.pool2d((*dy.shape[:2], *input_size), window, stride, padding, 1, ceil_mode)
+    checks.expect_shape("dy", dy.shape, geo.y_shape)
+    dx = on.xp.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    counts = on_device(on, _counts, geo, count_include_pad, dy.dtype)
+    each(on, FILE, template("avg_pool2d_backward", dy.dtype), dx.size, channels_last(dy), *counts, dx, *_sizes(geo))
+    return channels_first(dx)

@@ -1,0 +1,54 @@
+"""Memory order: fast kernels keep channels last, callers index [N, C, H, W].
+
+An array indexed NCHW whose memory is NHWC is a transposed view, so that a network of such kernels never copies;
+any other strides are copied once. Arrays may be NumPy's or CuPy's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .checks import ShapeError
+
+
+def contiguous(x: Any) -> Any:
+    """x in C-contiguous memory: itself, where it is."""
+    return x if x.flags.c_contiguous else x.copy(order="C")
+
+
+def channels_last(x: Any) -> Any:
+    """x [N, C, H, W] as a C-contiguous array [N, H, W, C]: a view where the memory allows it."""
+    return contiguous(x.transpose(0, 2, 3, 1))
+
+
+def channels_first(x: Any) -> Any:
+    """The view [N, C, H, W] of x [N, H, W, C]."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def flat_views(*arrays: Any) -> tuple[tuple[int, ...], list[Any]]:
+    """(axis order, 1-D C-contiguous arrays): all arrays in the memory order of the first one.
+
+    They have one shape. What does not lie in that order is copied.
+    """
+    order = tuple(int(axis) for axis in np.argsort([-abs(stride) for stride in arrays[0].strides], kind="stable"))
+    return order, [contiguous(array.transpose(order)).reshape(-1) for array in arrays]
+
+
+def like(flat: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> Any:
+    """The array of `shape` whose memory `flat` holds in the axis order that `flat_views` gave."""
+    return flat.reshape([shape[axis] for axis in order]).transpose([int(axis) for axis in np.argsort(order)])
+
+
+def in_one_order(w: Any, g: Any, **state: Any) -> list[Any]:
+    """w, g and `state` as 1-D arrays in the memory order of w; all but g are views that write through.
+
+    Raises ShapeError for one that is not dense in that order.
+    """
+    order, (_, gradient) = flat_views(w, g)
+    for name, array in {"w": w, **state}.items():
+        if not array.transpose(order).flags.c_contiguous:
+            raise ShapeError(f"{name} must be dense in memory, in the axis order of w, to be updated in place")
+    return [w.transpose(order).reshape(-1), gradient, *(array.transpose(order).reshape(-1) for array in state.values())]
