@@ -1,7 +1,7 @@
 """The ground floor: plain arrays in, plain arrays out; no Tensor, no layer, no file.
 
-Imported as `minifcn.kernels`. Each device is one subpackage with the same function names:
-`reference` (NumPy, the formulas spelled out) and `cpu` (Numba). Both obey this contract:
+Imported as `minifcn.kernels`. Each device has the same function names: `reference` (NumPy, the formulas spelled out),
+`cpu` (Numba), and `cuda`, CUDA C++ on a GPU or on the host (`of("cuda-sim")`). All obey this contract:
 
 * Arrays are indexed [N, C, H, W], convolution weights [K, C/groups, R, S]. Any strides are accepted, also
   empty batches. Inputs are never written to, the optimisers' `w` and state excepted; outputs share memory with nothing.
@@ -50,15 +50,27 @@ wins a maximum; NaN wins it, and no kernel drops a NaN. A pixel with the ignored
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 if __name__ == "kernels":
     raise ImportError("this folder is the package minifcn.kernels: import it by that name")
 
-DEVICES = ("reference", "cpu")
+DEVICES = ("reference", "cpu", "cuda-sim", "cuda")
+
+
+def of(device: str) -> Any:
+    """The kernels of `device`, one of DEVICES, as attributes that `__all__` names.
+
+    Loaded when they are first asked for: Numba costs half a second to import. Raises cuda.ExecutorError where this
+    machine cannot run them, and says what is missing.
+    """
+    if device in ("reference", "cpu"):
+        return importlib.import_module(f"{__name__}.{device}")
+    return importlib.import_module(f"{__name__}.cuda").kernels_of(device)
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load a device's kernels when they are first asked for: Numba costs half a second to import."""
+    """The subpackages, and `geometry`, loaded when they are first asked for."""
     if name in ("reference", "cpu", "cuda", "geometry"):
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"minifcn.kernels has no {name!r}; it has {', '.join(DEVICES)} and geometry")
+    raise AttributeError(f"minifcn.kernels has no {name!r}; it has reference, cpu, cuda and geometry")

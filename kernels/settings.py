@@ -1,10 +1,11 @@
-"""What can be chosen about the kernels: threads, and the algorithm of convolutions. Also known as `minifcn.config`.
+"""What can be chosen about the kernels: threads, and how convolutions are computed. Also known as `minifcn.config`.
 
     minifcn.config.convolution = "exact"                 # for the whole process
     with minifcn.config.using(threads=1): ...            # for a block
     MINIFCN_CONVOLUTION=exact MINIFCN_THREADS=1 ...      # for a command
 
-No setting changes what is computed beyond rounding, and the number of threads changes not even a bit.
+No setting changes what is computed beyond rounding, and the number of threads changes not even a bit. How much is
+rounded is the setting `precision`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# A rung of the ladder in `kernels.cpu.ladder`, or one of two policies: the fastest for each shape, or the fastest
-# of those that round no more than direct summation does.
+# A rung of the ladder in `kernels.cpu.ladder` or `kernels.cuda.ladder`, or one of two policies: the fastest for each
+# shape, or the fastest of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
-RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
+CPU_RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
+CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")
+RUNGS = CPU_RUNGS + CUDA_RUNGS
+
+# What float32 numbers may become on their way into a product, on tensor cores: 24 bits of mantissa, nearly as many in
+# two TF32 numbers, 11, or 8. Sums are float32, and so is what is stored.
+PRECISIONS = ("float32", "3xtf32", "tf32", "bfloat16")
 
 
 class SettingError(ValueError):
@@ -34,14 +41,20 @@ class Settings:
     changed while no kernel runs in another thread: its memory is laid out for the number that it began with.
 
     `convolution`: one of POLICIES or RUNGS (default: "fastest", or MINIFCN_CONVOLUTION). A rung that cannot compute a
-    shape leaves it to the exact policy. Raises SettingError for anything else.
+    shape leaves it to the exact policy, and a device refuses another one's rung.
+
+    `precision`: of the products of float32 convolutions, one of PRECISIONS (default: "float32", or MINIFCN_PRECISION).
+    The device `cpu` knows float32 alone and refuses the others.
+
+    Raises SettingError for anything else.
     """
 
-    NAMES = ("threads", "convolution")
+    NAMES = ("threads", "convolution", "precision")
 
     def __init__(self) -> None:
         self._threads: int | None = None  # the environment is read when it is first asked for: an import must not fail
         self._convolution: str | None = None
+        self._precision: str | None = None
 
     @property
     def threads(self) -> int:
@@ -66,6 +79,29 @@ class Settings:
         if value not in POLICIES + RUNGS:
             raise SettingError(f"convolution (={value!r}) must be one of {', '.join(POLICIES + RUNGS)}")
         self._convolution = value
+
+    @property
+    def precision(self) -> str:
+        if self._precision is None:
+            self.precision = os.environ.get("MINIFCN_PRECISION") or "float32"
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in PRECISIONS:
+            raise SettingError(f"precision (={value!r}) must be one of {', '.join(PRECISIONS)}")
+        self._precision = value
+
+    def refuse_others(self, device: str, rungs: tuple[str, ...], precisions: tuple[str, ...]) -> None:
+        """Raise SettingError where a rung or precision is set that `device` does not have: it must not take another."""
+        if self.convolution not in POLICIES + rungs:
+            raise SettingError(
+                f"convolution (={self.convolution!r}) is no rung of device {device!r}, which has {', '.join(rungs)}"
+            )
+        if self.precision not in precisions:
+            raise SettingError(
+                f"precision (={self.precision!r}) is not known to device {device!r}, which has {', '.join(precisions)}"
+            )
 
     @contextmanager
     def using(self, **settings: Any) -> Iterator[None]:

@@ -6,7 +6,6 @@ never a silent fall-back: what a device lacks is an error that names it.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from . import kernels
 from .errors import DeviceError
 from .kernels import memory
+from .kernels.layout import channels_first
 
 
 class Device:
@@ -30,9 +31,9 @@ class Device:
         self.replacements: dict[str, Callable] = {}
 
     @cached_property
-    def _module(self) -> ModuleType:
+    def _module(self) -> Any:
         """Loaded when the first kernel is asked for: Numba takes a while to import."""
-        return importlib.import_module(f"minifcn.kernels.{self.name}")
+        return kernels.of(self.name)
 
     def kernel(self, name: str) -> Callable:
         """The kernel `name`, or what replaces it.
@@ -69,20 +70,55 @@ class Device:
         return f"Device({self.name!r})"
 
 
-_DEVICES = {name: Device(name) for name in ("cpu", "reference")}
+class CudaDevice(Device):
+    """The CUDA kernels: on a GPU through CuPy ("cuda"), or the same sources on the host ("cuda-sim").
+
+    Raises DeviceError, which says what is missing, where there is no GPU or no compiler.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            executor = kernels.of(name).executor
+        except kernels.cuda.ExecutorError as error:
+            raise DeviceError(f"device {name!r} is not available: {error}") from error
+        super().__init__(name, executor.xp)
+
+    def asarray(self, array: Any) -> Any:
+        """`array` as an array of this device, in the same memory order if that is channels last."""
+        if self.xp is np or not isinstance(array, np.ndarray) or array.ndim != 4:
+            return self.xp.asarray(array)
+        last = array.transpose(0, 2, 3, 1)  # CuPy copies into C order, or it would have to be told
+        return channels_first(self.xp.asarray(last)) if last.flags.c_contiguous else self.xp.asarray(array)
+
+    def constant(self, array: Any) -> Any:
+        """On a GPU no array can be made read-only, and no kernel keeps what it derives."""
+        return memory.constant(array) if self.xp is np else array.view()
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.asarray(array) if self.xp is np else self.xp.asnumpy(array, order="K")
+
+
+_KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}
+_DEVICES: dict[str, Device] = {}  # those that were asked for
 
 
 def known_devices() -> tuple[str, ...]:
-    """The names of all devices of this version."""
-    return tuple(_DEVICES)
+    """The names of all devices of this version, whether this machine has what they need or not."""
+    return tuple(_KINDS)
 
 
 def get_device(name: str | Device) -> Device:
-    """The device `name`; raises DeviceError, and names the known ones, where there is none."""
+    """The device `name`.
+
+    Raises DeviceError, and names the known ones, where there is none; and says what is missing, where this machine
+    cannot have it.
+    """
     if isinstance(name, Device):
         return name
+    if name not in _KINDS:
+        raise DeviceError(f"device {name!r} is not known; the devices of this version are {', '.join(_KINDS)}")
     if name not in _DEVICES:
-        raise DeviceError(f"device {name!r} is not available; the devices of this version are {', '.join(_DEVICES)}")
+        _DEVICES[name] = _KINDS[name](name)
     return _DEVICES[name]
 
 

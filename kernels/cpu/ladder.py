@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Conv2dGeometry
-from ..settings import settings
+from ..settings import CPU_RUNGS, settings
 from . import direct, gemm, pointwise, taps
 from .winograd import Winograd
 
@@ -50,6 +50,7 @@ def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
 
 def choose(geo: Conv2dGeometry, dtype: np.dtype | type) -> str:
     """The rung that a convolution of this geometry takes, in all directions."""
+    settings.refuse_others("cpu", CPU_RUNGS, ("float32",))
     wanted = settings.convolution
     if wanted in RUNGS:
         return wanted if RUNGS[wanted].supports(geo, dtype) else _exact(geo, dtype)

@@ -9,7 +9,7 @@ the contract.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 from .conv2d import (
     conv2d_backward_bias,
@@ -23,6 +23,7 @@ from .crop import crop_backward_input, crop_forward, crop_sum_forward
 from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
 from .dropout import dropout_backward_input, dropout_forward
 from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
+from .executors import CupyExecutor, Executor, ExecutorError, SimExecutor
 from .optimizers import adam_step, sgd_step
 from .pool2d import (
     avg_pool2d_backward_input,
@@ -69,11 +70,23 @@ LAUNCHERS = (
 )
 
 
+EXECUTORS: dict[str, Callable[[], Executor]] = {"cuda": CupyExecutor, "cuda-sim": SimExecutor}
+
+
 class Kernels:
     """The functions of the contract, run by `executor`; `__all__` names them, as in a device's module."""
 
-    def __init__(self, executor: Any) -> None:
+    def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.__all__ = [launcher.__name__ for launcher in LAUNCHERS]
         for launcher in LAUNCHERS:
             setattr(self, launcher.__name__, functools.partial(launcher, executor))
+
+
+@functools.cache
+def kernels_of(device: str) -> Kernels:
+    """The kernels of "cuda" or "cuda-sim". Raises ExecutorError, which says what is missing, where it cannot be."""
+    return Kernels(EXECUTORS[device]())
+
+
+__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "kernels_of"]

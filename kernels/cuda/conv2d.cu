@@ -100,3 +100,15 @@ __global__ void relu_mask(T* __restrict__ y,                 // [pixels, K]
     }
     mask[i] = (unsigned char)bits;
 }
+
+// The weights as the tiled rungs want them on the way back: [C, R, S, K / groups] of [K, R, S, C / groups].
+template <typename T>
+__global__ void transpose_weights(const T* __restrict__ w, T* __restrict__ turned, int K, int R, int S, int depth,
+                                  int groups, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const int of_group = K / groups;
+    const Place at(i, R, S, of_group);  // n counts input channels of all groups
+    const int group = at.n / depth, c = at.n % depth;
+    turned[i] = w[((((long long)group * of_group + at.c) * R + at.h) * S + at.w) * depth + c];
+}

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import checks, geometry
 from ..layout import channels_first, channels_last, contiguous
-from .launch import each, parts_of, template
+from .ladder import BACKWARD_INPUT, BACKWARD_WEIGHT, ENOUGH_BLOCKS, FORWARD, MODES, choose
+from .launch import aligned, blocks, each, parts_of, template, tiles
 
 FILE = "conv2d.cu"
+FEW_PIXELS = 64  # of a part of a sum that one thread makes, at least,
+PIXELS = 256  # and of one that a block makes
+MANY_THREADS = 1 << 17
+# Threads of a block, and bytes of its dynamic memory for pixels x channels of a tile: see each rung's file.
+TENSOR_THREADS, TENSOR_STAGES, TENSOR_ROW, TENSOR_DEPTH, TENSOR_TILE = 128, 3, 80, 16, 64
 
 
 def _sizes(geo) -> tuple[int, ...]:
     """CONV2D_SIZES of `conv2d.cuh`."""
     sizes = (geo.N, geo.C, geo.H, geo.W, geo.K, geo.R, geo.S, geo.P, geo.Q)
     return (*sizes, *geo.stride, *geo.padding, *geo.dilation, geo.groups)
-
-
-def _mask_or_nothing(on, mask):
-    """The mask, or an array of no bytes for kernels that take none."""
-    return on.xp.empty(0, np.uint8) if mask is None else contiguous(mask)
 
 
 def _bias(on, geo, b, dtype):
@@ -30,30 +33,87 @@ def _bias(on, geo, b, dtype):
     return contiguous(b)
 
 
-def _forward(on, geo, x, w, bias):
-    """y [N, P, Q, K]."""
+def _product(on, rung, geo, source, w, bias, mask, target, bits, backward: bool) -> None:
+    """The implicit GEMM of `conv2d.cuh` by a tiled rung: target [N, height, width, channels]; bits with ReLU."""
+    channels = target.shape[3] // geo.groups
+    rows, columns = rung.tile
+    grid = (tiles(target.size // target.shape[3], rows), geo.groups * tiles(channels, columns), 1)
+    flags = (backward, mask is not None, bits is not None)
+    arrays = (aligned(source), aligned(w), bias, mask, target, bits)
+    if rung.name == "tiled":
+        expression, threads, shared = template("conv2d_tiled", source.dtype, *flags), 256, 0
+    elif rung.name == "blocked":
+        expression = template("conv2d_blocked", source.dtype, rows, columns, *flags)
+        threads, shared = rows * columns // 64, 0
+    else:
+        expression = template("conv2d_tensor", rung.mode, rows, columns, *flags)
+        threads, shared = TENSOR_THREADS, TENSOR_STAGES * (rows + columns) * TENSOR_ROW
+    blocks(on, f"conv2d_{rung.name}.cu", expression, grid, threads, shared, *arrays, *_sizes(geo))
+
+
+def _forward(on, geo, x, w, b, relu: bool):
+    """(y [N, K, P, Q], mask or None)."""
     y = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
-    arrays = (channels_last(x), channels_last(w), bias, _mask_or_nothing(on, None), y)
-    each(on, FILE, template("conv2d_naive", x.dtype, False, False), y.size, *arrays, *_sizes(geo))
-    return y
+    mask = on.xp.empty(geometry.mask_shape(geo.y_shape), np.uint8) if relu else None
+    x, w, bias, rung = channels_last(x), channels_last(w), _bias(on, geo, b, x.dtype), choose(FORWARD, geo, x.dtype)
+    whole_bytes = geo.groups == 1 or geo.K // geo.groups % 8 == 0  # else two groups share one
+    fused = mask if whole_bytes and rung.name != "naive" else None
+    if rung.name == "naive":
+        each(on, FILE, template("conv2d_naive", x.dtype, False, False), y.size, x, w, bias, None, y, *_sizes(geo))
+    else:
+        _product(on, rung, geo, x, w, bias, None, y, fused, False)
+    if relu and fused is None:
+        each(on, FILE, template("relu_mask", y.dtype), mask.size, y, mask, geo.K)
+    return channels_first(y), mask
 
 
 def _backward_input(on, geo, dy, mask, w):
-    """dx [N, C, H, W]."""
+    """dx [N, C, H, W] of dy [N, K, P, Q], where `mask` lets it pass."""
     dx = on.xp.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    arrays = (channels_last(dy), channels_last(w), on.xp.zeros(geo.C, dy.dtype), _mask_or_nothing(on, mask), dx)
-    each(on, FILE, template("conv2d_naive", dy.dtype, True, mask is not None), dx.size, *arrays, *_sizes(geo))
+    dy, w, bias, rung = (
+        channels_last(dy),
+        channels_last(w),
+        on.xp.zeros(geo.C, dy.dtype),
+        choose(BACKWARD_INPUT, geo, dy.dtype),
+    )
+    if rung.name == "naive":
+        expression = template("conv2d_naive", dy.dtype, True, mask is not None)
+        each(on, FILE, expression, dx.size, dy, w, bias, mask, dx, *_sizes(geo))
+        return channels_first(dx)
+    turned = on.xp.empty((geo.C, geo.R, geo.S, geo.K // geo.groups), w.dtype)
+    sizes = (geo.K, geo.R, geo.S, geo.C // geo.groups, geo.groups)
+    each(on, FILE, template("transpose_weights", w.dtype), turned.size, w, turned, *sizes)
+    _product(on, rung, geo, dy, turned, bias, mask, dx, None, True)
     return channels_first(dx)
 
 
 def _backward_weight(on, geo, dy, mask, x):
-    """dw [K, C / groups, R, S]."""
+    """dw [K, C / groups, R, S] of dy [N, K, P, Q], where `mask` lets it pass."""
     shape = (geo.K, geo.R, geo.S, geo.C // geo.groups)
-    size = int(np.prod(shape))
-    J = parts_of(geo.N * geo.P * geo.Q, size)
+    pixels, size, rung = geo.N * geo.P * geo.Q, math.prod(shape), choose(BACKWARD_WEIGHT, geo, x.dtype)
+    dy, x = channels_last(dy), channels_last(x)
+    if rung.name == "naive":
+        J = parts_of(pixels, size, MANY_THREADS, FEW_PIXELS)
+        parts = on.xp.empty((J, *shape), x.dtype)
+        expression = template("conv2d_weight_naive", x.dtype, mask is not None)
+        each(on, FILE, expression, parts.size, dy, x, mask, parts, *_sizes(geo), J)
+        return channels_first(_total(on, parts))
+    rows, columns = rung.tile
+    across = tiles(geo.K // geo.groups, rows) * tiles(geo.C // geo.groups, columns)
+    taps = geo.R * geo.S * geo.groups
+    J = parts_of(pixels, across * taps, ENOUGH_BLOCKS, PIXELS)
     parts = on.xp.empty((J, *shape), x.dtype)
-    arrays = (channels_last(dy), channels_last(x), _mask_or_nothing(on, mask), parts)
-    each(on, FILE, template("conv2d_weight_naive", x.dtype, mask is not None), J * size, *arrays, *_sizes(geo), J)
+    if rung.name == "tiled":
+        expression, threads, shared = template("conv2d_weight_tiled", x.dtype, mask is not None), 256, 0
+    elif rung.name == "blocked":
+        expression = template("conv2d_weight_blocked", x.dtype, rows, columns, mask is not None)
+        threads, shared = rows * columns // 64, 0
+    else:
+        expression, threads = template("conv2d_weight_tensor", rung.mode, mask is not None), TENSOR_THREADS
+        line = 2 * TENSOR_TILE + 16 if rung.mode == MODES["bfloat16"] else 4 * TENSOR_TILE + 32
+        shared = TENSOR_STAGES * 2 * TENSOR_DEPTH * line
+    arrays = (aligned(dy), aligned(x), mask, parts)
+    blocks(on, f"conv2d_{rung.name}.cu", expression, (across, taps, J), threads, shared, *arrays, *_sizes(geo), J)
     return channels_first(_total(on, parts))
 
 
@@ -61,10 +121,10 @@ def _backward_bias(on, dy, mask):
     """db [K] of dy [N, K, P, Q], where `mask` lets it pass."""
     K, last = dy.shape[1], channels_last(dy)
     pixels = last.size // max(K, 1)
-    J = parts_of(pixels, K)
+    J = parts_of(pixels, K, MANY_THREADS, FEW_PIXELS)
     parts = on.xp.empty((J, K), dy.dtype)
-    arrays = (last, _mask_or_nothing(on, mask), parts)
-    each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), J * K, *arrays, K, J, np.int64(pixels))
+    arguments = (last, mask, parts, K, J, np.int64(pixels))
+    each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), parts.size, *arguments)
     return _total(on, parts)
 
 
@@ -81,7 +141,7 @@ def conv2d_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_forward`."""
     checks.same_dtype(x=x, weight=w, bias=b)
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
-    return channels_first(_forward(on, geo, x, w, _bias(on, geo, b, x.dtype)))
+    return _forward(on, geo, x, w, b, relu=False)[0]
 
 
 def conv2d_backward_input(on, dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
@@ -109,10 +169,7 @@ def conv2d_relu_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, group
     """See `reference.conv2d_relu_forward`."""
     checks.same_dtype(x=x, weight=w, bias=b)
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
-    y = _forward(on, geo, x, w, _bias(on, geo, b, x.dtype))
-    mask = on.xp.empty(geometry.mask_shape(geo.y_shape), np.uint8)
-    each(on, FILE, template("relu_mask", y.dtype), mask.size, y, mask, geo.K)
-    return channels_first(y), mask
+    return _forward(on, geo, x, w, b, relu=True)
 
 
 def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, needs=(True, True, True)):
@@ -121,6 +178,7 @@ def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, gr
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
+    mask = contiguous(mask)
     return (
         _backward_input(on, geo, dy, mask, w) if needs[0] else None,
         _backward_weight(on, geo, dy, mask, x) if needs[1] else None,

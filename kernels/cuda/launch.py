@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 THREADS = 256  # of a block of `each`
-MOST_BLOCKS = 2**31 - 1  # along x; along y and z it is 65535
 
 NAMES = {
     np.dtype(np.float32): "float",
@@ -48,7 +47,7 @@ def each(on: Any, file: str, expression: str, count: int, *arguments: Any) -> No
 def blocks(
     on: Any, file: str, expression: str, grid: tuple[int, int, int], threads: int, shared: int, *arguments: Any
 ) -> None:
-    """Launch a grid of blocks of `threads` threads and `shared` bytes of dynamic shared memory; nothing if it is empty."""
+    """Launch a grid of blocks of `threads` threads, each with `shared` bytes of memory; nothing if it is empty."""
     if 0 in grid:
         return
     on.launch(on.kernel(file, expression), grid, (threads, 1, 1), _typed(arguments), shared)
@@ -59,10 +58,23 @@ def _typed(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(np.int32(value) if type(value) is int else value for value in arguments)
 
 
-def parts_of(pixels: int, sums: int) -> int:
-    """In how many parts `sums` sums over `pixels` pixels are split: enough threads for a whole GPU, by size alone."""
-    enough, least = 1 << 17, 64
-    return max(1, min(-(-enough // max(sums, 1)), pixels // least))
+def tiles(count: int, tile: int) -> int:
+    """Tiles that hold `count` elements."""
+    return -(-count // tile)
+
+
+def parts_of(pixels: int, workers: int, enough: int, least: int) -> int:
+    """In how many parts sums over `pixels` pixels are split, where each part has `workers` threads or blocks.
+
+    So that there are `enough` workers in all, and `least` pixels in a part: by the size of the problem alone.
+    """
+    return max(1, min(tiles(enough, max(workers, 1)), pixels // least))
+
+
+def aligned(array: Any) -> Any:
+    """`array`, or a copy of it if it does not begin at a multiple of 16 bytes, as vector loads ask for."""
+    address = array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+    return array if address % 16 == 0 else array.copy()
 
 
 @functools.lru_cache(maxsize=256)
