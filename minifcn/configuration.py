@@ -15,7 +15,7 @@ from . import metrics, models, optim
 from .data.open import KNOWN
 from .device import known_devices
 from .errors import TrainingError
-from .kernels.settings import POLICIES, RUNGS, settings
+from .kernels.settings import POLICIES, PRECISIONS, RUNGS, settings
 from .ops.cross_entropy import REDUCTIONS
 from .transfer import FILLERS, INPUTS
 
@@ -93,6 +93,11 @@ class TrainConfig:
         lambda: settings.convolution,
         "algorithm of convolutions: fastest, exact or a rung (default: fastest, or MINIFCN_CONVOLUTION)",
         POLICIES + RUNGS,
+    )
+    precision: str = _setting(
+        lambda: settings.precision,
+        "of products in convolutions, on cuda and cuda-sim (default: float32, or MINIFCN_PRECISION)",
+        PRECISIONS,
     )
     absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
     evaluate_every: int = _setting(1, "epochs between evaluations")

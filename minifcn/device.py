@@ -73,15 +73,21 @@ class Device:
 class CudaDevice(Device):
     """The CUDA kernels: on a GPU through CuPy ("cuda"), or the same sources on the host ("cuda-sim").
 
-    Raises DeviceError, which says what is missing, where there is no GPU or no compiler.
+    `sanitize`: on the host, with the checks of `kernels/cuda/sim`. Raises DeviceError where there is no GPU or no
+    compiler, and says what is missing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sanitize: bool = False) -> None:
+        cuda = kernels.cuda
         try:
-            executor = kernels.of(name).executor
-        except kernels.cuda.ExecutorError as error:
-            raise DeviceError(f"device {name!r} is not available: {error}") from error
-        super().__init__(name, executor.xp)
+            self._kernels = cuda.Kernels(cuda.SimExecutor("check")) if sanitize else kernels.of(name)
+        except cuda.ExecutorError as error:
+            raise DeviceError(str(error)) from error
+        super().__init__(name, self._kernels.executor.xp)
+
+    @property
+    def _module(self) -> Any:
+        return self._kernels
 
     def asarray(self, array: Any) -> Any:
         """`array` as an array of this device, in the same memory order if that is channels last."""

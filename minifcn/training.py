@@ -192,7 +192,8 @@ class Run:
 
         Raises TrainingError when the loss is not finite; the last checkpoint is then the last good one.
         """
-        with settings.using(convolution=self.config.convolution), open(self.folder / "log.jsonl", "a") as log:
+        chosen = settings.using(convolution=self.config.convolution, precision=self.config.precision)
+        with chosen, open(self.folder / "log.jsonl", "a") as log:
             self.observer.started(self)
             memory.reset_peak()  # of the training, whatever its observer did before
             while not self.finished:

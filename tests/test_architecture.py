@@ -1,7 +1,6 @@
 """The shape of the code: which way imports point, and that kernels, contract and derivations name the same things."""
 
 import ast
-import importlib
 import inspect
 import re
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import minifcn.kernels
+
+from .devices import on_devices
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -132,11 +133,11 @@ def test_the_contract_is_read():
     assert len(contract()) > 20
 
 
-@pytest.mark.parametrize("device", minifcn.kernels.DEVICES)
+@pytest.mark.parametrize("device", on_devices(*minifcn.kernels.DEVICES))
 def test_every_device_has_the_kernels_of_the_contract(device):
-    module = importlib.import_module(f"minifcn.kernels.{device}")
-    assert set(module.__all__) == set(contract())
-    found = {name: list(inspect.signature(getattr(module, name)).parameters) for name in module.__all__}
+    kernels = minifcn.kernels.of(device)
+    assert set(kernels.__all__) == set(contract())
+    found = {name: list(inspect.signature(getattr(kernels, name)).parameters) for name in kernels.__all__}
     assert found == contract()
 
 
@@ -144,7 +145,13 @@ def test_devices_keep_the_same_kernels_in_files_of_the_same_names():
     def files(device: str) -> set[str]:
         return {file.name for file in (ROOT / "kernels" / device).glob("*.py")}
 
-    assert files("reference") <= files("cpu")
+    assert files("reference") <= files("cpu") & files("cuda")
+
+
+def test_every_cuda_launcher_stands_beside_its_source():
+    folder = ROOT / "kernels" / "cuda"
+    for file in (ROOT / "kernels" / "reference").glob("*.py"):
+        assert file.stem == "__init__" or (folder / f"{file.stem}.cu").is_file()
 
 
 def test_kernels_cannot_be_imported_under_another_projects_name():

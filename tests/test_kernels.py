@@ -1,4 +1,4 @@
-"""The kernels: known answers by hand on every device, the Numba kernels against the reference over random geometry,
+"""The kernels: known answers by hand on every device, the compiled kernels against the reference over random geometry,
 bits that do not depend on threads, NaN and ties, and every message about a wrong argument.
 """
 
@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from minifcn.gradcheck.cases import OPS
@@ -19,11 +20,13 @@ from minifcn.kernels.cpu.exponentials import exponential, logarithm
 from minifcn.kernels.reference.dropout import philox4x32, random_words, threshold
 from minifcn.kernels.settings import settings
 
-DEVICES = [pytest.param(reference, id="reference"), pytest.param(cpu, id="cpu")]
+from .devices import EVERY, kernels_of
+
 DTYPES = ["float64", "float32"]
 NAN, INF = np.nan, np.inf
 
-on_every_device = pytest.mark.parametrize("kernels", DEVICES)
+on_every_device = pytest.mark.parametrize("kernels", kernels_of(*EVERY))
+on_cuda = pytest.mark.parametrize("kernels", kernels_of("cuda-sim", "cuda"))
 in_every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -302,6 +305,15 @@ def test_the_dropout_mask_is_the_same_on_every_device(dtype, shape, p, key):
     equal(cpu.dropout_backward_input(x, p, key), reference.dropout_forward(x, p, key))
 
 
+@on_cuda
+@in_every_dtype
+@pytest.mark.parametrize("count", [1, 6, 4099])
+@pytest.mark.parametrize("key", [(0, 0, 0), (2**63 + 5, 2**32 - 1, 7)])
+def test_the_dropout_mask_is_the_same_on_cuda(kernels, dtype, count, key):
+    x = np.arange(1, count + 1).astype(dtype)
+    equal(kernels.dropout_forward(x, 0.3, key), reference.dropout_forward(x, 0.3, key))
+
+
 @on_every_device
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_its_share_and_its_expectation(kernels, p):
@@ -491,21 +503,35 @@ def assert_parity(got, expected, inputs, name):
     assert off <= limit, f"{name}: off by {off}, allowed {limit}\n{got}\nexpected\n{expected}"
 
 
-@in_every_dtype
-@pytest.mark.parametrize("op", list(CALLS))
-@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)))
-def test_numba_agrees_with_the_reference(op, dtype, data, layout):
+def agree(kernels, op, dtype, data, layout):
+    """All kernels of an op give what the reference gives, in any memory order the same bits."""
     case = data.draw(OPS[op])
     for name, arguments in CALLS[op](case, np.random.default_rng(case.seed)):
-        compared.add(name)
         rounded = [a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arguments]
         expected = run(reference, name, rounded, np.float64)
-        got = run(cpu, name, arguments, dtype)
-        strided = run(cpu, name, arguments, dtype, lambda array: laid_out(array, layout))
+        got = run(kernels, name, arguments, dtype)
+        strided = run(kernels, name, arguments, dtype, lambda array: laid_out(array, layout))
         for one, other, right in zip(got, strided, expected, strict=True):
             assert one.dtype == (dtype if right.dtype.kind == "f" else right.dtype), name
             equal(other, one)
             assert_parity(one, right, arguments[0], name)
+        yield name
+
+
+@in_every_dtype
+@pytest.mark.parametrize("op", list(CALLS))
+@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)))
+def test_numba_agrees_with_the_reference(op, dtype, data, layout):
+    compared.update(agree(cpu, op, dtype, data, layout))
+
+
+@on_cuda
+@in_every_dtype
+@pytest.mark.parametrize("op", list(CALLS))
+@hypothesis_settings(max_examples=8)
+@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)))
+def test_cuda_agrees_with_the_reference(kernels, op, dtype, data, layout):
+    assert list(agree(kernels, op, dtype, data, layout))
 
 
 def test_every_kernel_was_compared():
@@ -663,29 +689,32 @@ def test_the_first_of_equal_scores_is_the_label_and_the_first_nan(kernels, dtype
     assert (many.dtype, many.item()) == (np.int32, 299)
 
 
+@pytest.mark.parametrize("kernels", kernels_of("cpu", "cuda-sim", "cuda"))
 @pytest.mark.parametrize("factor", [1, 2, 3, 5, 8])
-def test_an_infinite_score_stays_where_the_filter_carries_it(factor):
-    """Not through a weight of 0, which would make NaN of it: on the CPU, whose filter is not a matrix."""
+def test_an_infinite_score_stays_where_the_filter_carries_it(kernels, factor):
+    """Not through a weight of 0, which would make NaN of it: where the filter is not a matrix, as in the reference."""
     x = np.zeros((1, 2, 5, 5), np.float32)
     x[0, 1, 2, 2] = INF
-    logits = cpu.bilinear_upsample_forward(x, factor, 0)
+    logits = kernels.bilinear_upsample_forward(x, factor, 0)
     assert not np.isnan(logits).any()
     assert (logits == INF).sum() == (2 * factor - factor % 2) ** 2
-    labels = cpu.upsample_argmax(x, factor, 0, 0, logits.shape[2:])
+    labels = kernels.upsample_argmax(x, factor, 0, 0, logits.shape[2:])
     equal(labels, (logits[:, 1] == INF).astype(int))
-    losses = cpu.upsample_cross_entropy_forward(x, np.zeros_like(labels), None, 255, factor, 0, 0)
+    losses = kernels.upsample_cross_entropy_forward(x, np.zeros_like(labels), None, 255, factor, 0, 0)
     equal(np.isnan(losses), labels)  # inf - inf
 
 
+@pytest.mark.parametrize("kernels", kernels_of("cpu", "cuda-sim", "cuda"))
 @in_every_dtype
+@hypothesis_settings(max_examples=10)
 @given(case=OPS["upsample_cross_entropy"])
-def test_labels_are_those_of_the_upsampled_scores(dtype, case):
+def test_labels_are_those_of_the_upsampled_scores(kernels, dtype, case):
     """To the bit, ties of rounding and all: both round in the same order."""
     a = case.arguments
     x = np.random.default_rng(case.seed).standard_normal(case.shapes["x"]).round(1).astype(dtype)
     size = a["target"].shape[1:]
-    logits = cpu.crop_forward(cpu.bilinear_upsample_forward(x, a["factor"], a["padding"]), a["offset"], size)
-    equal(cpu.upsample_argmax(x, a["factor"], a["padding"], a["offset"], size), logits.argmax(1))
+    logits = kernels.crop_forward(kernels.bilinear_upsample_forward(x, a["factor"], a["padding"]), a["offset"], size)
+    equal(kernels.upsample_argmax(x, a["factor"], a["padding"], a["offset"], size), logits.argmax(1))
 
 
 def test_float32_exponentials_and_logarithms_are_right_to_two_units_in_the_last_place():
@@ -888,18 +917,20 @@ def test_what_is_not_feasible_is_refused(call, message):
     assert message in str(caught.value)
 
 
-def test_optimisers_refuse_memory_that_they_cannot_write_through():
+@pytest.mark.parametrize("kernels", kernels_of("cpu", "cuda-sim"))
+def test_optimisers_refuse_memory_that_they_cannot_write_through(kernels):
     gaps, turned = np.zeros((4, 4))[:, ::2], np.zeros((2, 4)).T
     with pytest.raises(ShapeError, match="w must be dense in memory, in the axis order of w, to be updated in place"):
-        cpu.sgd_step(gaps, gaps.copy(), np.zeros((4, 2)), 0.1)
+        kernels.sgd_step(gaps, gaps.copy(), np.zeros((4, 2)), 0.1)
     with pytest.raises(ShapeError, match="velocity must be dense in memory, in the axis order of w"):
-        cpu.sgd_step(np.zeros((4, 2)), turned, turned, 0.1)
+        kernels.sgd_step(np.zeros((4, 2)), turned, turned, 0.1)
 
 
+@pytest.mark.parametrize("kernels", kernels_of("cpu", "cuda-sim"))
 @in_every_dtype
 @pytest.mark.parametrize("kernel", ["sgd_step", "adam_step"])
 @pytest.mark.parametrize("of_gradient", [(0, 1, 2, 3), (0, 2, 3, 1)])
-def test_optimisers_update_weights_in_any_dense_order(kernel, of_gradient, dtype):
+def test_optimisers_update_weights_in_any_dense_order(kernels, kernel, of_gradient, dtype):
     """As a convolution's weights lie: indexed [K, C, R, S], channels last in memory; a gradient may lie otherwise."""
     rng, (K, C, R, S) = np.random.default_rng(0), (3, 5, 2, 2)
 
@@ -912,7 +943,7 @@ def test_optimisers_update_weights_in_any_dense_order(kernel, of_gradient, dtype
     expected = [array.astype(np.float64) for array in arrays]
     getattr(reference, kernel)(*expected, *rest)
     found = [laid(array, of_gradient if i == 1 else (0, 2, 3, 1)) for i, array in enumerate(arrays)]
-    getattr(cpu, kernel)(*found, *rest)
+    getattr(kernels, kernel)(*found, *rest)
     for i in IN_PLACE[kernel]:
         assert_parity(found[i], expected[i], arrays[i], kernel)
     equal(found[1], arrays[1])

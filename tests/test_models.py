@@ -19,6 +19,9 @@ from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.models import BACKBONES, GEOMETRIES, MODELS, build
 from minifcn.optim import Adam
 
+from .devices import EVERY, on_devices
+
+on_every_device = pytest.mark.parametrize("device", on_devices(*EVERY))
 SIZE = (33, 41)
 
 
@@ -80,13 +83,13 @@ def test_output_has_the_size_of_the_input(thin_nets, model, geometry, height, wi
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 64), (17, 1), (31, 33)])
-def test_output_of_the_smallest_images(thin_nets, model, geometry, size):
-    for device in ("cpu", "reference"):
-        net = thin_nets[model, geometry].to(device)
-        y = net(Tensor(np.ones((1, 3, *size), np.float32), device=device)).numpy()
-        assert y.shape == (1, 2, *size)
-        assert np.isfinite(y).all()
-    thin_nets[model, geometry].to("cpu")
+@on_every_device
+def test_output_of_the_smallest_images(thin_nets, device, model, geometry, size):
+    net = thin_nets[model, geometry].to(device)
+    y = net(Tensor(np.ones((1, 3, *size), np.float32), device=device)).numpy()
+    assert y.shape == (1, 2, *size)
+    assert np.isfinite(y).all()
+    net.to("cpu")
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 1, 8, 8)])
@@ -358,7 +361,7 @@ def test_at_once_scales_stand_before_the_score_layers():
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("device", ["cpu", "reference"])
+@on_every_device
 def test_every_parameter_passes_finite_differences(device, geometry):
     for seed in range(20):  # until an image meets no kink
         net = networks.narrow("fcn8s", geometry, seed).to(device)
@@ -402,16 +405,17 @@ def test_finite_differences_see_the_decisions_of_the_fused_kernels():
     assert [one.dtype for one in apart].count(np.bool_) == 10
 
 
-def test_both_devices_agree_on_every_gradient():
-    for geometry in GEOMETRIES:
-        net = with_random_scores(small("fcn8s-at-once", geometry, dtype=np.float64)).at_step(5, 2)
-        x, target = image(batch=2, dtype=np.float64), labels(batch=2)
-        loss, fast = gradients(net, x, target)
-        expected_loss, slow = gradients(net.to("reference"), x, target)
-        assert loss == pytest.approx(expected_loss, rel=1e-12)
-        for name in slow:
-            limit = 1e-11 * np.abs(slow[name]).max()
-            np.testing.assert_allclose(fast[name], slow[name], rtol=0, atol=limit, err_msg=name)
+@pytest.mark.parametrize("device", on_devices("cpu", "cuda-sim", "cuda"))
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_all_devices_agree_on_every_gradient(device, geometry):
+    net = with_random_scores(small("fcn8s-at-once", geometry, dtype=np.float64)).at_step(5, 2)
+    x, target = image(batch=2, dtype=np.float64), labels(batch=2)
+    loss, fast = gradients(net.to(device), x, target)
+    expected_loss, slow = gradients(net.to("reference"), x, target)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    for name in slow:
+        limit = 1e-11 * np.abs(slow[name]).max()
+        np.testing.assert_allclose(fast[name], slow[name], rtol=0, atol=limit, err_msg=name)
 
 
 # --- the head in one pass -----------------------------------------------------------------------------------------
@@ -426,7 +430,7 @@ def head_gradients(net, x, target, *rule):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "batch", "sum"])
-@pytest.mark.parametrize("device", ["cpu", "reference"])
+@on_every_device
 @pytest.mark.parametrize("deconv", ["fixed", "learned"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("model", ["fcn32s", "fcn8s-at-once"])
@@ -469,7 +473,7 @@ def test_labels_of_another_size_are_refused(deconv):
         small(deconv=deconv).loss(Tensor(image()), labels((33, 40)))
 
 
-@pytest.mark.parametrize("device", ["cpu", "reference"])
+@on_every_device
 @pytest.mark.parametrize("deconv", ["fixed", "learned"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("model", MODELS)

@@ -17,7 +17,8 @@ def test_it_is_the_config_of_the_package():
 
 
 def test_the_rungs_are_those_of_the_ladder():
-    assert tuple(RUNGS) == module.RUNGS
+    assert tuple(RUNGS) == module.CPU_RUNGS
+    assert set(module.RUNGS) == {*module.CPU_RUNGS, *module.CUDA_RUNGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 257, 1.5, "", "two", None, True, "1 "])
@@ -34,7 +35,7 @@ def test_an_unknown_convolution_is_refused_with_the_list(value):
     before = settings.convolution
     with pytest.raises(SettingError) as caught:
         settings.convolution = value
-    listed = "fastest, exact, direct, gemm, pointwise, taps, winograd2, winograd4"
+    listed = "fastest, exact, direct, gemm, pointwise, taps, winograd2, winograd4, naive, tiled, blocked, tensor"
     assert str(caught.value) == f"convolution (={value!r}) must be one of {listed}"
     assert settings.convolution == before
 

@@ -89,4 +89,4 @@ def kernels_of(device: str) -> Kernels:
     return Kernels(EXECUTORS[device]())
 
 
-__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "kernels_of"]
+__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "SimExecutor", "kernels_of"]

@@ -12,9 +12,9 @@ from .ladder import BACKWARD_INPUT, BACKWARD_WEIGHT, ENOUGH_BLOCKS, FORWARD, MOD
 from .launch import aligned, blocks, each, parts_of, template, tiles
 
 FILE = "conv2d.cu"
-FEW_PIXELS = 64  # of a part of a sum that one thread makes, at least,
-PIXELS = 256  # and of one that a block makes
-MANY_THREADS = 1 << 17
+# Pixels of a part of a sum, at least and at most: where one thread makes a sum, and where a block makes many.
+OF_THREAD, OF_BLOCK = (64, 1 << 16), (256, 1 << 12)
+ENOUGH_THREADS = 1 << 17
 # Threads of a block, and bytes of its dynamic memory for pixels x channels of a tile: see each rung's file.
 TENSOR_THREADS, TENSOR_STAGES, TENSOR_ROW, TENSOR_DEPTH, TENSOR_TILE = 128, 3, 80, 16, 64
 
@@ -44,11 +44,16 @@ def _product(on, rung, geo, source, w, bias, mask, target, bits, backward: bool)
         expression, threads, shared = template("conv2d_tiled", source.dtype, *flags), 256, 0
     elif rung.name == "blocked":
         expression = template("conv2d_blocked", source.dtype, rows, columns, *flags)
-        threads, shared = rows * columns // 64, 0
+        threads, shared = _blocked_threads(rung, source.dtype), 0
     else:
         expression = template("conv2d_tensor", rung.mode, rows, columns, *flags)
         threads, shared = TENSOR_THREADS, TENSOR_STAGES * (rows + columns) * TENSOR_ROW
     blocks(on, f"conv2d_{rung.name}.cu", expression, grid, threads, shared, *arrays, *_sizes(geo))
+
+
+def _blocked_threads(rung, dtype) -> int:
+    """Threads of a block of `conv2d_blocked.cu`: each has 8 x 8 sums of float32, 4 x 8 of float64."""
+    return math.prod(rung.tile) * dtype.itemsize // 256
 
 
 def _forward(on, geo, x, w, b, relu: bool):
@@ -93,7 +98,7 @@ def _backward_weight(on, geo, dy, mask, x):
     pixels, size, rung = geo.N * geo.P * geo.Q, math.prod(shape), choose(BACKWARD_WEIGHT, geo, x.dtype)
     dy, x = channels_last(dy), channels_last(x)
     if rung.name == "naive":
-        J = parts_of(pixels, size, MANY_THREADS, FEW_PIXELS)
+        J = parts_of(pixels, size, ENOUGH_THREADS, *OF_THREAD)
         parts = on.xp.empty((J, *shape), x.dtype)
         expression = template("conv2d_weight_naive", x.dtype, mask is not None)
         each(on, FILE, expression, parts.size, dy, x, mask, parts, *_sizes(geo), J)
@@ -101,13 +106,13 @@ def _backward_weight(on, geo, dy, mask, x):
     rows, columns = rung.tile
     across = tiles(geo.K // geo.groups, rows) * tiles(geo.C // geo.groups, columns)
     taps = geo.R * geo.S * geo.groups
-    J = parts_of(pixels, across * taps, ENOUGH_BLOCKS, PIXELS)
+    J = parts_of(pixels, across * taps, ENOUGH_BLOCKS, *OF_BLOCK)
     parts = on.xp.empty((J, *shape), x.dtype)
     if rung.name == "tiled":
         expression, threads, shared = template("conv2d_weight_tiled", x.dtype, mask is not None), 256, 0
     elif rung.name == "blocked":
         expression = template("conv2d_weight_blocked", x.dtype, rows, columns, mask is not None)
-        threads, shared = rows * columns // 64, 0
+        threads, shared = _blocked_threads(rung, x.dtype), 0
     else:
         expression, threads = template("conv2d_weight_tensor", rung.mode, mask is not None), TENSOR_THREADS
         line = 2 * TENSOR_TILE + 16 if rung.mode == MODES["bfloat16"] else 4 * TENSOR_TILE + 32
@@ -121,7 +126,7 @@ def _backward_bias(on, dy, mask):
     """db [K] of dy [N, K, P, Q], where `mask` lets it pass."""
     K, last = dy.shape[1], channels_last(dy)
     pixels = last.size // max(K, 1)
-    J = parts_of(pixels, K, MANY_THREADS, FEW_PIXELS)
+    J = parts_of(pixels, K, ENOUGH_THREADS, *OF_THREAD)
     parts = on.xp.empty((J, K), dy.dtype)
     arguments = (last, mask, parts, K, J, np.int64(pixels))
     each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), parts.size, *arguments)

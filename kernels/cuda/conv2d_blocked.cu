@@ -1,19 +1,24 @@
 // Convolution, rung "blocked": implicit GEMM in registers. A block computes BM target pixels x BN channels, a thread 8 x 8 of
-// them, so that 16 numbers read from shared memory make 64 products. Global memory is read in pieces of 16 bytes, the next
+// them (4 x 8 in float64), so that 16 numbers read from shared memory make 64 products. Global memory is read in pieces of 16 bytes, the next
 // tile's while this one is multiplied; shared memory holds both (double buffering: one barrier a tile). Rows of 16 bytes ask
 // for channels that are a multiple of 16 / sizeof(T). conv2d.cu has the ladder.
 
 #include "conv2d.cuh"
 
-static const int OWN = 8;          // pixels, and channels, of a thread
-
-static const int PIECES = 4;  // of 16 bytes: a row of a tile
+static const int COLUMNS = 8;  // channels of a thread
+static const int PIECES = 4;   // of 16 bytes: a row of a tile
 
 // One piece of 16 bytes.
 template <typename T>
 struct __align__(16) Piece {
     static const int LENGTH = 16 / sizeof(T);
     T at[LENGTH];
+};
+
+// Rows of a thread: 64 sums of float32 and half as many of float64 fill its registers.
+template <typename T>
+struct Rows {
+    static const int COUNT = 32 / sizeof(T);
 };
 
 template <typename T>
@@ -33,24 +38,24 @@ inline __device__ void apply_mask(Piece<T>& piece, const unsigned char* mask, lo
 // The products of one tile: a [DEPTH][BM + 4], b [DEPTH][BN + 4]. A thread's channels are two groups of four, half a tile
 // apart, so that neighbouring threads read neighbouring pieces.
 template <typename T, int DEPTH, int BM, int BN>
-inline __device__ void multiply(const T* a, const T* b, int m0, int n0, Four<T> (&sum)[OWN][2]) {
+inline __device__ void multiply(const T* a, const T* b, int m0, int n0, Four<T> (&sum)[Rows<T>::COUNT][2]) {
+    constexpr int ROWS = Rows<T>::COUNT;
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
-        Four<T> of_a[2], of_b[2];
-        for (int half = 0; half < 2; half++) {
-            of_a[half] = *(const Four<T>*)(a + k * (BM + 4) + m0 + 4 * half);
-            of_b[half] = *(const Four<T>*)(b + k * (BN + 4) + n0 + BN / 2 * half);
-        }
+        Four<T> of_a[ROWS / 4], of_b[2];
+        for (int i = 0; i < ROWS / 4; i++) of_a[i] = *(const Four<T>*)(a + k * (BM + 4) + m0 + 4 * i);
+        for (int i = 0; i < 2; i++) of_b[i] = *(const Four<T>*)(b + k * (BN + 4) + n0 + BN / 2 * i);
 #pragma unroll
-        for (int m = 0; m < OWN; m++)
+        for (int m = 0; m < ROWS; m++)
 #pragma unroll
-            for (int n = 0; n < OWN; n++)
-                sum[m][n / 4].at[n % 4] = multiply_add(of_a[m / 4].at[m % 4], of_b[n / 4].at[n % 4], sum[m][n / 4].at[n % 4]);
+            for (int n = 0; n < COLUMNS; n++)
+                sum[m][n / 4].at[n % 4] =
+                    multiply_add(of_a[m / 4].at[m % 4], of_b[n / 4].at[n % 4], sum[m][n / 4].at[n % 4]);
     }
 }
 
 template <typename T, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
-__global__ void __launch_bounds__(BM* BN / 64)
+__global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
     conv2d_blocked(const T* __restrict__ source,            // [N, source height, source width, source channels]
                    const T* __restrict__ w,                 // [channels, R, S, source channels of a group]
                    const T* __restrict__ bias,              // [channels]
@@ -58,17 +63,18 @@ __global__ void __launch_bounds__(BM* BN / 64)
                    T* __restrict__ target,                  // [N, height, width, channels]
                    unsigned char* __restrict__ bits,        // of the target
                    CONV2D_SIZES) {
-    constexpr int THREADS = BM * BN / (OWN * OWN), LENGTH = Piece<T>::LENGTH, DEPTH = PIECES * LENGTH;
+    constexpr int ROWS = Rows<T>::COUNT, THREADS = BM * BN / (ROWS * COLUMNS), LENGTH = Piece<T>::LENGTH, DEPTH = PIECES * LENGTH;
     constexpr int A_LOADS = BM * PIECES / THREADS, B_LOADS = BN * PIECES / THREADS;
-    __shared__ Four<T> a_tiles[2][DEPTH * (BM + 4) / 4], b_tiles[2][DEPTH * (BN + 4) / 4];
-    T *const a[2] = {a_tiles[0]->at, a_tiles[1]->at}, *const b[2] = {b_tiles[0]->at, b_tiles[1]->at};
+    constexpr int A_SIZE = DEPTH * (BM + 4), B_SIZE = DEPTH * (BN + 4);
+    __shared__ Four<T> a_tiles[2 * A_SIZE / 4], b_tiles[2 * B_SIZE / 4];
+    T *const a = a_tiles->at, *const b = b_tiles->at;
     const Conv2d geo = CONV2D_GEOMETRY;
     const Roles<BACKWARD> roles(geo);
     const int depth = roles.source_channels, tiles = (roles.channels + BN - 1) / BN;
     const int group = blockIdx.y / tiles, channel0 = blockIdx.y % tiles * BN, thread = threadIdx.x;
     const long long pixels = (long long)N * roles.height * roles.width, pixel0 = (long long)blockIdx.x * BM;
     const int piece = thread % PIECES, row = thread / PIECES;  // while loading: rows `row`, `row` + THREADS / 4, ...
-    const int m0 = thread / (BN / OWN) * OWN, n0 = thread % (BN / OWN) * 4;
+    const int m0 = thread / (BN / COLUMNS) * ROWS, n0 = thread % (BN / COLUMNS) * 4;
     const int chunks = (depth + DEPTH - 1) / DEPTH, steps = R * S * chunks;
 
     long long from[A_LOADS];
@@ -98,21 +104,22 @@ __global__ void __launch_bounds__(BM* BN / 64)
     const auto put = [&](int buffer) {  // turned: a thread's pieces are columns of the tiles in shared memory
         for (int j = 0; j < LENGTH; j++) {
             const int k = piece * LENGTH + j;
-            for (int i = 0; i < A_LOADS; i++) a[buffer][k * (BM + 4) + row + i * (THREADS / PIECES)] = next_a[i].at[j];
-            for (int i = 0; i < B_LOADS; i++) b[buffer][k * (BN + 4) + row + i * (THREADS / PIECES)] = next_b[i].at[j];
+            for (int i = 0; i < A_LOADS; i++) a[buffer * A_SIZE + k * (BM + 4) + row + i * (THREADS / PIECES)] = next_a[i].at[j];
+            for (int i = 0; i < B_LOADS; i++) b[buffer * B_SIZE + k * (BN + 4) + row + i * (THREADS / PIECES)] = next_b[i].at[j];
         }
     };
 
-    Four<T> sum[OWN][2] = {};
+    Four<T> sum[ROWS][2] = {};
     fetch(0);
     put(0);
     for (int step = 0; step < steps; step++) {
         __syncthreads();  // this step's tile is there, and nobody reads the other buffer any more
         if (step + 1 < steps) fetch(step + 1);
-        multiply<T, DEPTH, BM, BN>(a[step % 2], b[step % 2], m0, n0, sum);
+        multiply<T, DEPTH, BM, BN>(a + step % 2 * A_SIZE, b + step % 2 * B_SIZE, m0, n0, sum);
         if (step + 1 < steps) put((step + 1) % 2);
     }
-    for (int i = 0; i < OWN; i++) {
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
         const long long pixel = pixel0 + m0 + i;
         for (int half = 0; half < 2; half++)
             finish<T, RELU>(sum[i][half], bias, target, bits, pixel < pixels, pixel, channel0 + n0 + BN / 2 * half,
@@ -123,25 +130,25 @@ __global__ void __launch_bounds__(BM* BN / 64)
 // dw: BM output channels x BN input channels of one tap, over part `blockIdx.z` of all output pixels. Rows of both tiles are
 // pixels, whose channels lie side by side: nothing needs turning.
 template <typename T, int BM, int BN, bool MASKED>
-__global__ void __launch_bounds__(BM* BN / 64)
+__global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
     conv2d_weight_blocked(const T* __restrict__ dy,                // [N, P, Q, K]
                           const T* __restrict__ x,                 // [N, H, W, C]
                           const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
                           T* __restrict__ parts,                   // [J, K, R, S, C / groups]
                           CONV2D_SIZES, int J) {
-    constexpr int THREADS = BM * BN / (OWN * OWN), LENGTH = Piece<T>::LENGTH, DEPTH = 8;  // pixels
+    constexpr int ROWS = Rows<T>::COUNT, THREADS = BM * BN / (ROWS * COLUMNS), LENGTH = Piece<T>::LENGTH, DEPTH = 8;  // pixels
     constexpr int A_ROW = BM / LENGTH, B_ROW = BN / LENGTH;                            // pieces of a row
     constexpr int A_LOADS = DEPTH * A_ROW / THREADS, B_LOADS = DEPTH * B_ROW / THREADS;
-    constexpr int RUN = 32;  // steps after which a sum is closed: rounding grows with it, not with the part
-    __shared__ Four<T> a_tiles[2][DEPTH * (BM + 4) / 4], b_tiles[2][DEPTH * (BN + 4) / 4];
-    T *const a[2] = {a_tiles[0]->at, a_tiles[1]->at}, *const b[2] = {b_tiles[0]->at, b_tiles[1]->at};
+    constexpr int A_SIZE = DEPTH * (BM + 4), B_SIZE = DEPTH * (BN + 4);
+    __shared__ Four<T> a_tiles[2 * A_SIZE / 4], b_tiles[2 * B_SIZE / 4];
+    T *const a = a_tiles->at, *const b = b_tiles->at;
     const Conv2d geo = CONV2D_GEOMETRY;
     const Roles<false> roles(geo);
     const int outputs = roles.channels, inputs = roles.source_channels, tiles = (inputs + BN - 1) / BN;
     const int k0 = blockIdx.x / tiles * BM, c0 = blockIdx.x % tiles * BN, thread = threadIdx.x;
     const int group = blockIdx.y / (R * S), tap = blockIdx.y % (R * S), part = blockIdx.z;
     const long long pixels = (long long)N * P * Q, first = pixels * part / J, last = pixels * (part + 1) / J;
-    const int m0 = thread / (BN / OWN) * OWN, n0 = thread % (BN / OWN) * 4;
+    const int m0 = thread / (BN / COLUMNS) * ROWS, n0 = thread % (BN / COLUMNS) * 4;
     const int steps = (int)((last - first + DEPTH - 1) / DEPTH);
 
     Piece<T> next_a[A_LOADS], next_b[B_LOADS];
@@ -167,33 +174,27 @@ __global__ void __launch_bounds__(BM* BN / 64)
     const auto put = [&](int buffer) {
         for (int i = 0; i < A_LOADS; i++) {
             const int unit = thread + i * THREADS;
-            *(Piece<T>*)(a[buffer] + unit / A_ROW * (BM + 4) + unit % A_ROW * LENGTH) = next_a[i];
+            *(Piece<T>*)(a + buffer * A_SIZE + unit / A_ROW * (BM + 4) + unit % A_ROW * LENGTH) = next_a[i];
         }
         for (int i = 0; i < B_LOADS; i++) {
             const int unit = thread + i * THREADS;
-            *(Piece<T>*)(b[buffer] + unit / B_ROW * (BN + 4) + unit % B_ROW * LENGTH) = next_b[i];
+            *(Piece<T>*)(b + buffer * B_SIZE + unit / B_ROW * (BN + 4) + unit % B_ROW * LENGTH) = next_b[i];
         }
     };
 
-    Four<T> sum[OWN][2] = {}, total[OWN][2] = {};
+    Four<T> sum[ROWS][2] = {};
     fetch(0);
     put(0);
     for (int step = 0; step < steps; step++) {
         __syncthreads();
         if (step + 1 < steps) fetch(step + 1);
-        multiply<T, DEPTH, BM, BN>(a[step % 2], b[step % 2], m0, n0, sum);
+        multiply<T, DEPTH, BM, BN>(a + step % 2 * A_SIZE, b + step % 2 * B_SIZE, m0, n0, sum);
         if (step + 1 < steps) put((step + 1) % 2);
-        if (step % RUN == RUN - 1 || step == steps - 1)
-            for (int m = 0; m < OWN; m++)
-                for (int n = 0; n < OWN; n++) {
-                    total[m][n / 4].at[n % 4] += sum[m][n / 4].at[n % 4];
-                    sum[m][n / 4].at[n % 4] = 0;
-                }
     }
-    for (int m = 0; m < OWN; m++)
+    for (int m = 0; m < ROWS; m++)
         for (int half = 0; half < 2; half++) {
             const int k = k0 + m0 + m, c = c0 + n0 + BN / 2 * half;
             const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
-            if (k < outputs && c < inputs) *(Four<T>*)(parts + line * inputs + c) = total[m][half];
+            if (k < outputs && c < inputs) *(Four<T>*)(parts + line * inputs + c) = sum[m][half];
         }
 }

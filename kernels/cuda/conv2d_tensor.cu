@@ -91,7 +91,7 @@ inline __device__ void store_two(float* to, float first, float second, int left)
 }
 
 template <int MODE, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 3)
     conv2d_tensor(const float* __restrict__ source,        // [N, source height, source width, source channels]
                   const float* __restrict__ w,             // [channels, R, S, source channels of a group]
                   const float* __restrict__ bias,          // [channels]
@@ -166,8 +166,11 @@ __global__ void __launch_bounds__(THREADS)
     }
 
     const int total = roles.channels * groups;
+#pragma unroll
     for (int i = 0; i < M_TILES; i++)
+#pragma unroll
         for (int j = 0; j < N_TILES; j++)
+#pragma unroll
             for (int half = 0; half < 2; half++) {
                 const long long pixel = pixel0 + m0 + 16 * i + 8 * half + lane / 4;
                 const int channel = channel0 + n0 + 8 * j + lane % 4 * 2, first = group * roles.channels + channel;
@@ -195,7 +198,7 @@ __global__ void __launch_bounds__(THREADS)
 // the tiles are pixels: fragments want them as columns, which ldmatrix.trans gives for 16 bits; for 32, words are read one
 // by one, from rows that begin eight banks apart.
 template <int MODE, bool MASKED>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 3)
     conv2d_weight_tensor(const float* __restrict__ dy,            // [N, P, Q, K]
                          const float* __restrict__ x,             // [N, H, W, C]
                          const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
@@ -203,7 +206,6 @@ __global__ void __launch_bounds__(THREADS)
                          CONV2D_SIZES, int J) {
     constexpr int TILE = 64, DEPTH = 16, LENGTH = MODE == BF16 ? 8 : 4, OF_ROW = TILE / LENGTH;  // pieces of a row
     constexpr int LINE = 16 * OF_ROW + (MODE == BF16 ? 16 : 32), PASSES = DEPTH * OF_ROW / THREADS;
-    constexpr int RUN = 32;                                // steps after which a sum is closed
     extern __shared__ __align__(16) unsigned char smem[];  // [STAGES][2][DEPTH][LINE]
     const Conv2d geo = CONV2D_GEOMETRY;
     const Roles<false> roles(geo);
@@ -232,7 +234,7 @@ __global__ void __launch_bounds__(THREADS)
 
     const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
     const int m0 = warp / 2 * 32, n0 = warp % 2 * 32;
-    float sum[2][4][4] = {}, total[2][4][4] = {};
+    float sum[2][4][4] = {};
     for (int step = 0; step < STAGES - 1; step++) {
         if (step < steps) fetch(step);
         cp_async_commit();
@@ -271,11 +273,6 @@ __global__ void __launch_bounds__(THREADS)
             for (int i = 0; i < 2; i++)
                 for (int j = 0; j < 4; j++) multiply<MODE>(sum[i][j], of_a[i], of_b[j]);
         }
-        if (step % RUN == RUN - 1 || step == steps - 1)
-            for (int i = 0; i < 32; i++) {
-                total[i / 16][i / 4 % 4][i % 4] += sum[i / 16][i / 4 % 4][i % 4];
-                sum[i / 16][i / 4 % 4][i % 4] = 0;
-            }
     }
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 4; j++)
@@ -283,6 +280,6 @@ __global__ void __launch_bounds__(THREADS)
                 const int k = k0 + m0 + 16 * i + 8 * half + g, c = c0 + n0 + 8 * j + 2 * t;
                 if (k >= outputs) continue;
                 const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
-                store_two(parts + line * inputs + c, total[i][j][2 * half], total[i][j][2 * half + 1], inputs - c);
+                store_two(parts + line * inputs + c, sum[i][j][2 * half], sum[i][j][2 * half + 1], inputs - c);
             }
 }

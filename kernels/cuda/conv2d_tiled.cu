@@ -76,35 +76,30 @@ __global__ void __launch_bounds__(THREADS)
     const long long pixels = (long long)N * P * Q, last = pixels * (part + 1) / J;
     const int column = thread % TILE, row = thread / TILE;
     const int m0 = thread / 16 * 4, n0 = thread % 16 * 4;
-    T total[4][4] = {};
+    T sum[4][4] = {};
 
-    for (long long first = pixels * part / J; first < last;) {
-        T sum[4][4] = {};  // of a run of pixels: rounding grows with it, not with the part
-        for (const long long end = smaller(first + 256, last); first < end; first += DEPTH) {
-            for (int i = row; i < DEPTH; i += THREADS / TILE) {
-                const long long pixel = first + i;
-                const int k = group * outputs + k0 + column, c = c0 + column;
-                a[i][column] = b[i][column] = 0;
-                if (pixel >= end) continue;
-                if (k0 + column < outputs && (!MASKED || passes(mask, pixel, k, K))) a[i][column] = dy[pixel * K + k];
-                const Place at(pixel, P, Q, 1);
-                const long long from = roles.source(geo, at.n, at.h, at.w, tap / S, tap % S);
-                if (c < inputs && from >= 0) b[i][column] = x[from * C + group * inputs + c];
-            }
-            __syncthreads();
-            for (int i = 0; i < DEPTH; i++)
-                for (int m = 0; m < 4; m++)
-                    for (int n = 0; n < 4; n++) sum[m][n] = multiply_add(a[i][m0 + m], b[i][n0 + n], sum[m][n]);
-            __syncthreads();
+    for (long long first = pixels * part / J; first < last; first += DEPTH) {
+        for (int i = row; i < DEPTH; i += THREADS / TILE) {
+            const long long pixel = first + i;
+            const int k = group * outputs + k0 + column, c = c0 + column;
+            a[i][column] = b[i][column] = 0;
+            if (pixel >= last) continue;
+            if (k0 + column < outputs && (!MASKED || passes(mask, pixel, k, K))) a[i][column] = dy[pixel * K + k];
+            const Place at(pixel, P, Q, 1);
+            const long long from = roles.source(geo, at.n, at.h, at.w, tap / S, tap % S);
+            if (c < inputs && from >= 0) b[i][column] = x[from * C + group * inputs + c];
         }
-        for (int m = 0; m < 4; m++)
-            for (int n = 0; n < 4; n++) total[m][n] += sum[m][n];
+        __syncthreads();
+        for (int i = 0; i < DEPTH; i++)
+            for (int m = 0; m < 4; m++)
+                for (int n = 0; n < 4; n++) sum[m][n] = multiply_add(a[i][m0 + m], b[i][n0 + n], sum[m][n]);
+        __syncthreads();
     }
     for (int m = 0; m < 4; m++)
         for (int n = 0; n < 4; n++) {
             const int k = k0 + m0 + m, c = c0 + n0 + n;
             if (k >= outputs || c >= inputs) continue;
             const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
-            parts[line * inputs + c] = total[m][n];
+            parts[line * inputs + c] = sum[m][n];
         }
 }

@@ -67,7 +67,7 @@ def choose(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> Rung:
     """The rung that this direction of a convolution takes."""
     name = _name(direction, geo, dtype)
     mode = MODES[settings.precision] if name == "tensor" else None
-    if name in ("naive", "tiled") or (name == "tensor" and direction == BACKWARD_WEIGHT):
+    if name in ("naive", "tiled") or dtype == np.float64 or (name == "tensor" and direction == BACKWARD_WEIGHT):
         return Rung(name, (64, 64), mode)
     large = (128, 64) if name == "tensor" else (128, 128)
     rows, columns = {

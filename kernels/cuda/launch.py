@@ -63,12 +63,13 @@ def tiles(count: int, tile: int) -> int:
     return -(-count // tile)
 
 
-def parts_of(pixels: int, workers: int, enough: int, least: int) -> int:
+def parts_of(pixels: int, workers: int, enough: int, least: int, most: int) -> int:
     """In how many parts sums over `pixels` pixels are split, where each part has `workers` threads or blocks.
 
-    So that there are `enough` workers in all, and `least` pixels in a part: by the size of the problem alone.
+    So that there are `enough` workers in all, but `least` pixels in a part; and `most` at most, because rounding grows
+    with them. By the size of the problem alone.
     """
-    return max(1, min(tiles(enough, max(workers, 1)), pixels // least))
+    return max(1, min(tiles(enough, max(workers, 1)), pixels // least), tiles(pixels, most))
 
 
 def aligned(array: Any) -> Any:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ..device import get_device, known_devices, load_kernel, replaced
+from ..device import CudaDevice, Device, get_device, known_devices, load_kernel, replaced
 from ..errors import MinifcnError
 from ..files import write_json
 from ..gradcheck import OPS, Report, certificate, check_op
@@ -20,13 +20,23 @@ from .console import add_settings, console
 
 HELP = "check gradients, adjoints, parity and behaviour of ops, networks and your own kernels"
 DTYPES = ("float32", "float64")
+DEFAULT_DEVICES = ("cpu", "reference")
 NETWORK_EXAMPLES = 2  # one a geometry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ops", metavar="OP", nargs="*", help=f"what to check: {', '.join((*OPS, *NETWORKS))}")
     parser.add_argument("--all", action="store_true", help="check every op and network (the default without OP)")
-    parser.add_argument("--device", action="append", help="device to check, repeatable (default: all)")
+    parser.add_argument(
+        "--device",
+        action="append",
+        help=f"device to check, repeatable: {', '.join(known_devices())} (default: {' and '.join(DEFAULT_DEVICES)})",
+    )
+    parser.add_argument(
+        "--sanitize",
+        action="store_true",
+        help="on cuda-sim, look for races, accesses out of bounds and other faults of kernels as they run",
+    )
     parser.add_argument(
         "--dtype", action="append", choices=DTYPES, help="precision to check, repeatable (default: both)"
     )
@@ -55,9 +65,21 @@ def ops_using(kernel: str) -> list[str]:
     return used + {"conv2d": ["conv_transpose2d", "linear"], "crop": ["crop_sum"]}.get(used[0] if used else "", [])
 
 
-def _reports(arguments: argparse.Namespace, names: list[str], kernels: dict[str, Callable]) -> Iterator[Report]:
+def _devices(arguments: argparse.Namespace, default: tuple[str, ...]) -> list[Device]:
+    """The devices to check. Raises DeviceError for one that is unknown or that this machine does not have."""
+    names = arguments.device or default
+    if not arguments.sanitize:
+        return [get_device(name) for name in names]
+    if list(names) != ["cuda-sim"]:
+        raise MinifcnError("--sanitize needs --device cuda-sim, and no other")
+    return [CudaDevice("cuda-sim", sanitize=True)]
+
+
+def _reports(
+    arguments: argparse.Namespace, names: list[str], devices: list[Device], kernels: dict[str, Callable]
+) -> Iterator[Report]:
     for name in names:
-        for device in arguments.device or (("cpu",) if kernels else known_devices()):
+        for device in devices:
             for dtype in arguments.dtype or DTYPES:
                 if name in NETWORKS:
                     with replaced(device, **kernels):
@@ -84,8 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.ops if name not in OPS and name not in NETWORKS]
     if unknown:
         raise MinifcnError(f"{', '.join(unknown)}: not known; known are {', '.join((*OPS, *NETWORKS))}")
-    for device in arguments.device or ():
-        get_device(device)  # an unknown one is refused before anything is checked
+    devices = _devices(arguments, ("cpu",) if kernels else DEFAULT_DEVICES)
     names = arguments.ops
     if not names or arguments.all:
         names = [op for kernel in kernels for op in ops_using(kernel)] or [*OPS, *NETWORKS]
@@ -94,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     for title in ("op", "device", "dtype", "cases", "worst error of its tolerance", "verdict"):
         table.add_column(title, justify="right" if title == "cases" else "left", no_wrap="error" not in title)
     with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        for report in _reports(arguments, names, kernels):
+        for report in _reports(arguments, names, devices, kernels):
             reports.append(report)
             table.add_row(*_row(report))
             live.update(table, refresh=console.is_terminal)

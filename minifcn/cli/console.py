@@ -16,7 +16,7 @@ from rich.table import Table
 from .. import planner, tiling
 from ..device import known_devices
 from ..errors import MinifcnError
-from ..kernels.settings import POLICIES, RUNGS, SettingError, settings
+from ..kernels.settings import POLICIES, PRECISIONS, RUNGS, SettingError, settings
 from ..metrics import Scores
 from ..models import FCN
 from ..nn import Module
@@ -113,10 +113,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """--threads and --convolution."""
+    """--threads, --convolution and --precision."""
     add_threads(parser)
     known = ", ".join(POLICIES + RUNGS)
     parser.add_argument("--convolution", metavar="NAME", help=f"algorithm of convolutions: {known} (default: fastest)")
+    known = ", ".join(PRECISIONS)
+    parser.add_argument("--precision", metavar="NAME", help=f"of their products, on cuda: {known} (default: float32)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from .. import __version__
 from ..data import KNOWN, DatasetReport, inspect_dataset
 from ..device import get_device, known_devices
+from ..errors import DeviceError
 from .console import console
 
 HELP = "show devices, versions, settings and cache; check a data set with --data"
@@ -41,6 +42,14 @@ def _version(library: str) -> str:
         return "not installed"
 
 
+def _device(name: str) -> str:
+    """A device with the number of its kernels, or why this machine does not have it."""
+    try:
+        return f"{name} ({len(get_device(name).kernel_names)} kernels)"
+    except DeviceError as error:
+        return f"no {name}: {error}"
+
+
 def _machine() -> Table:
     """Versions, devices, the kernels' settings, what they are compiled for, and where they are kept."""
     import llvmlite.binding
@@ -60,7 +69,7 @@ def _machine() -> Table:
         "minifcn": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "libraries": ", ".join(f"{library} {_version(library)}" for library in LIBRARIES),
-        "devices": ", ".join(f"{name} ({len(get_device(name).kernel_names)} kernels)" for name in known_devices()),
+        "devices": ", ".join(_device(name) for name in known_devices()),
         "threads": f"{settings.threads} for {os.cpu_count()} cores",
         "convolution": settings.convolution,
         "compiled for": f"{target}, vectors of {8 * VECTOR_BYTES} bits, {REGISTERS} registers",

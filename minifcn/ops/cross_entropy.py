@@ -53,8 +53,9 @@ class Labels:
         if reduction not in REDUCTIONS:
             raise MinifcnError(f"reduction (={reduction!r}) must be one of {', '.join(REDUCTIONS)}")
         target, weight = (value.data if isinstance(value, Tensor) else value for value in (target, weight))
-        self.target = np.asarray(target)
-        self.weight = None if weight is None else np.asarray(weight)
+        self.target, self.weight = (
+            value if value is None or hasattr(value, "dtype") else np.asarray(value) for value in (target, weight)
+        )
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def on(self, device: Device, dtype: Any) -> tuple[Any, Any, int]:
