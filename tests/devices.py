@@ -3,6 +3,7 @@
 `pytest -m gpu` selects what runs on a GPU alone.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,23 @@ from minifcn.errors import DeviceError
 
 
 class OnHost:
-    """The kernels of a device as functions of NumPy arrays, wherever its own arrays are; `xp` is NumPy."""
+    """The kernels of a device as functions of NumPy arrays, wherever its own arrays are."""
 
     def __init__(self, name: str) -> None:
         self.device = get_device(name)
-        self.__all__ = list(self.device.kernel_names)
+        for kernel in self.device.kernel_names:
+            setattr(self, kernel, functools.partial(self._call, kernel))
 
-    def __getattr__(self, name: str) -> Any:
-        kernel, device = self.device.kernel(name), self.device
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            moved = [device.asarray(value) if isinstance(value, np.ndarray) else value for value in arguments]
-            found = kernel(*moved, **named)
-            for before, after in zip(arguments, moved, strict=True):  # optimisers write to their arguments
-                if isinstance(before, np.ndarray) and before is not after and before.flags.writeable:
-                    before[...] = device.to_host(after)
-            if isinstance(found, tuple):
-                return tuple(None if one is None else device.to_host(one) for one in found)
-            return None if found is None else device.to_host(found)
-
-        return call
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        device = self.device
+        moved = [device.asarray(value) if isinstance(value, np.ndarray) else value for value in arguments]
+        found = device.kernel(name)(*moved, **named)
+        for before, after in zip(arguments, moved, strict=True):  # optimisers write to their arguments
+            if isinstance(before, np.ndarray) and before is not after and before.flags.writeable:
+                before[...] = device.to_host(after)
+        if isinstance(found, tuple):
+            return tuple(None if one is None else device.to_host(one) for one in found)
+        return None if found is None else device.to_host(found)
 
 
 def _marks(name: str) -> list[Any]:
