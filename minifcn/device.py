@@ -89,6 +89,11 @@ class CudaDevice(Device):
     def _module(self) -> Any:
         return self._kernels
 
+    @property
+    def executor(self) -> Any:
+        """What compiles and runs the kernels: see `minifcn.kernels.cuda.executors`."""
+        return self._kernels.executor
+
     def asarray(self, array: Any) -> Any:
         """`array` as an array of this device, in the same memory order if that is channels last."""
         if self.xp is np or not isinstance(array, np.ndarray) or array.ndim != 4:
@@ -146,12 +151,18 @@ def replaced(device: str, **kernels: Callable) -> Iterator[None]:
         target.replacements = before
 
 
-def load_kernel(text: str) -> tuple[str, Callable]:
-    """(kernel name, function) of `[NAME=]FILE.py:FUNCTION`. Raises DeviceError where there is no such thing."""
+def load_kernel(text: str, device: str | Device = "cpu") -> tuple[str, Callable]:
+    """(kernel name, function) of `[NAME=]FILE.py:FUNCTION`, or of `[NAME=]FILE.cu` for the devices cuda and cuda-sim.
+
+    A `.cu` file says in its first comment how it is launched: `minifcn.kernels.cuda.own`. Raises DeviceError where
+    there is no such thing.
+    """
     name, _, place = text.rpartition("=")
+    if place.endswith(".cu"):
+        return _load_cuda(text, name, place, get_device(device))
     file, colon, function = place.rpartition(":")
     if not colon or not Path(file).is_file():
-        raise DeviceError(f"kernel {text}: {file or place} is not a file; write [NAME=]FILE.py:FUNCTION")
+        raise DeviceError(f"kernel {text}: {file or place} is not a file; write [NAME=]FILE.py:FUNCTION or FILE.cu")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -161,3 +172,18 @@ def load_kernel(text: str) -> tuple[str, Callable]:
     if not callable(getattr(module, function, None)):
         raise DeviceError(f"kernel {text}: {file} has no function {function!r}")
     return name or function, getattr(module, function)
+
+
+def _load_cuda(text: str, name: str, file: str, device: Device) -> tuple[str, Callable]:
+    """The kernel of a `.cu` file; it must be `name`, where that is not empty."""
+    if not Path(file).is_file():
+        raise DeviceError(f"kernel {text}: {file} is not a file")
+    if not isinstance(device, CudaDevice):
+        raise DeviceError(f"kernel {text}: a .cu file needs --device cuda or cuda-sim, not {device.name}")
+    try:
+        found, function = kernels.cuda.own.load(device.executor, file)
+    except kernels.cuda.ExecutorError as error:
+        raise DeviceError(f"kernel {text}: {error}") from error
+    if name and name != found:
+        raise DeviceError(f"kernel {text}: {file} says that it is {found}")
+    return found, function

@@ -13,6 +13,7 @@ SAYS = {
     "02_backpropagation_step_by_step.py": "All agree to rounding.",
     "03_check_your_own_gradient.py": "smallest failing case: conv2d(",
     "04_benchmark_your_own_kernel.py": "logits with `improved` differ from minifcn's by",
+    "05_a_cuda_kernel_of_your_own.py": "05_a_cuda_kernel_of_your_own.cu differ from minifcn's by",
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from . import own
 from .conv2d import (
     conv2d_backward_bias,
     conv2d_backward_input,
@@ -89,4 +90,4 @@ def kernels_of(device: str) -> Kernels:
     return Kernels(EXECUTORS[device]())
 
 
-__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "SimExecutor", "kernels_of"]
+__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "SimExecutor", "kernels_of", "own"]

@@ -3,8 +3,14 @@
 //
 //     y[n,p,q,k] = b[k] + sum_{r,s,c} w[k,r,s,c] x[n,h,w,c]         dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] x[n,h,w,c]
 //
-// The ladder (`conv2d.py` chooses):
-//   naive    the definition: one thread an output                                     here
+// The ladder (`ladder.py` chooses, `settings.convolution` overrides):
+//   naive    the definition: one thread an output                                              here
+//   tiled    implicit GEMM: tiles in shared memory, 4 x 4 sums a thread                         conv2d_tiled.cu
+//   blocked  8 x 8 sums a thread, pieces of 16 bytes, two tiles in turn                         conv2d_blocked.cu
+//   tensor   tensor cores (bfloat16, TF32, 3xTF32), tiles copied asynchronously, three in turn  conv2d_tensor.cu
+//
+// Fused with ReLU, a tiled rung ends with bias, maximum and mask, reads dy through the mask on the way back, and sums the
+// bias's gradient from the tiles of dy that the weight's gradient needs.
 //
 // Every sum runs in one order. Where a sum is split over blocks, the number of parts depends on the sizes alone, and
 // `sum_parts` adds them.

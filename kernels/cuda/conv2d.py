@@ -15,17 +15,18 @@ FILE = "conv2d.cu"
 # Pixels of a part of a sum, at least and at most: where one thread makes a sum, and where a block makes many.
 OF_THREAD, OF_BLOCK = (64, 1 << 16), (256, 1 << 12)
 ENOUGH_THREADS = 1 << 17
-# Threads of a block, and bytes of its dynamic memory for pixels x channels of a tile: see each rung's file.
-TENSOR_THREADS, TENSOR_STAGES, TENSOR_ROW, TENSOR_DEPTH, TENSOR_TILE = 128, 3, 80, 16, 64
+# Constants of conv2d_tiled.cu and conv2d_tensor.cu: what they need in threads and in shared memory follows from them.
+TILED_THREADS = 256
+TENSOR_THREADS, TENSOR_STAGES, TENSOR_ROW, TENSOR_DEPTH = 128, 3, 80, 16
 
 
-def _sizes(geo) -> tuple[int, ...]:
+def conv2d_sizes(geo) -> tuple[int, ...]:
     """CONV2D_SIZES of `conv2d.cuh`."""
     sizes = (geo.N, geo.C, geo.H, geo.W, geo.K, geo.R, geo.S, geo.P, geo.Q)
     return (*sizes, *geo.stride, *geo.padding, *geo.dilation, geo.groups)
 
 
-def _bias(on, geo, b, dtype):
+def bias_or_zeros(on, geo, b, dtype):
     """b, or zeros where there is none; ShapeError unless it is [K]."""
     if b is None:
         return on.xp.zeros(geo.K, dtype)
@@ -41,14 +42,14 @@ def _product(on, rung, geo, source, w, bias, mask, target, bits, backward: bool)
     flags = (backward, mask is not None, bits is not None)
     arrays = (aligned(source), aligned(w), bias, mask, target, bits)
     if rung.name == "tiled":
-        expression, threads, shared = template("conv2d_tiled", source.dtype, *flags), 256, 0
+        expression, threads, shared = template("conv2d_tiled", source.dtype, *flags), TILED_THREADS, 0
     elif rung.name == "blocked":
         expression = template("conv2d_blocked", source.dtype, rows, columns, *flags)
         threads, shared = _blocked_threads(rung, source.dtype), 0
     else:
         expression = template("conv2d_tensor", rung.mode, rows, columns, *flags)
         threads, shared = TENSOR_THREADS, TENSOR_STAGES * (rows + columns) * TENSOR_ROW
-    blocks(on, f"conv2d_{rung.name}.cu", expression, grid, threads, shared, *arrays, *_sizes(geo))
+    blocks(on, f"conv2d_{rung.name}.cu", expression, grid, threads, shared, *arrays, *conv2d_sizes(geo))
 
 
 def _blocked_threads(rung, dtype) -> int:
@@ -60,11 +61,16 @@ def _forward(on, geo, x, w, b, relu: bool):
     """(y [N, K, P, Q], mask or None)."""
     y = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = on.xp.empty(geometry.mask_shape(geo.y_shape), np.uint8) if relu else None
-    x, w, bias, rung = channels_last(x), channels_last(w), _bias(on, geo, b, x.dtype), choose(FORWARD, geo, x.dtype)
+    x, w, bias, rung = (
+        channels_last(x),
+        channels_last(w),
+        bias_or_zeros(on, geo, b, x.dtype),
+        choose(FORWARD, geo, x.dtype),
+    )
     whole_bytes = geo.groups == 1 or geo.K // geo.groups % 8 == 0  # else two groups share one
     fused = mask if whole_bytes and rung.name != "naive" else None
     if rung.name == "naive":
-        each(on, FILE, template("conv2d_naive", x.dtype, False, False), y.size, x, w, bias, None, y, *_sizes(geo))
+        each(on, FILE, template("conv2d_naive", x.dtype, False, False), y.size, x, w, bias, None, y, *conv2d_sizes(geo))
     else:
         _product(on, rung, geo, x, w, bias, None, y, fused, False)
     if relu and fused is None:
@@ -83,7 +89,7 @@ def _backward_input(on, geo, dy, mask, w):
     )
     if rung.name == "naive":
         expression = template("conv2d_naive", dy.dtype, True, mask is not None)
-        each(on, FILE, expression, dx.size, dy, w, bias, mask, dx, *_sizes(geo))
+        each(on, FILE, expression, dx.size, dy, w, bias, mask, dx, *conv2d_sizes(geo))
         return channels_first(dx)
     turned = on.xp.empty((geo.C, geo.R, geo.S, geo.K // geo.groups), w.dtype)
     sizes = (geo.K, geo.R, geo.S, geo.C // geo.groups, geo.groups)
@@ -92,43 +98,62 @@ def _backward_input(on, geo, dy, mask, w):
     return channels_first(dx)
 
 
-def _backward_weight(on, geo, dy, mask, x):
-    """dw [K, C / groups, R, S] of dy [N, K, P, Q], where `mask` lets it pass."""
-    shape = (geo.K, geo.R, geo.S, geo.C // geo.groups)
-    pixels, size, rung = geo.N * geo.P * geo.Q, math.prod(shape), choose(BACKWARD_WEIGHT, geo, x.dtype)
-    dy, x = channels_last(dy), channels_last(x)
-    if rung.name == "naive":
-        J = parts_of(pixels, size, ENOUGH_THREADS, *OF_THREAD)
-        parts = on.xp.empty((J, *shape), x.dtype)
-        expression = template("conv2d_weight_naive", x.dtype, mask is not None)
-        each(on, FILE, expression, parts.size, dy, x, mask, parts, *_sizes(geo), J)
-        return channels_first(_total(on, parts))
+def _backward_weight(on, geo, dy, mask, x, with_bias: bool):
+    """(dw [K, C / groups, R, S], db [K] or None) of dy [N, K, P, Q], where `mask` lets it pass."""
+    rung, dy, x = choose(BACKWARD_WEIGHT, geo, x.dtype), channels_last(dy), channels_last(x)
+    parts_by = _weight_naive if rung.name == "naive" else _weight_product
+    parts, bias_parts = parts_by(on, rung, geo, dy, mask, x, with_bias)
+    dw = channels_first(_total(on, parts))
+    if not with_bias:
+        return dw, None
+    return dw, _backward_bias(on, dy, mask) if bias_parts is None else _total(on, bias_parts)
+
+
+def _weight_shape(geo) -> tuple[int, ...]:
+    """Of weights in memory."""
+    return (geo.K, geo.R, geo.S, geo.C // geo.groups)
+
+
+def _weight_naive(on, rung, geo, dy, mask, x, with_bias):
+    """(parts of dw [J, K, R, S, C / groups], None)."""
+    shape, pixels = _weight_shape(geo), geo.N * geo.P * geo.Q
+    parts = on.xp.empty((parts_of(pixels, math.prod(shape), ENOUGH_THREADS, *OF_THREAD), *shape), x.dtype)
+    expression = template("conv2d_weight_naive", x.dtype, mask is not None)
+    each(on, FILE, expression, parts.size, dy, x, mask, parts, *conv2d_sizes(geo), len(parts))
+    return parts, None
+
+
+def _weight_product(on, rung, geo, dy, mask, x, with_bias):
+    """(parts of dw [J, K, R, S, C / groups], parts of db [J, K] or None) by a tiled rung."""
     rows, columns = rung.tile
     across = tiles(geo.K // geo.groups, rows) * tiles(geo.C // geo.groups, columns)
     taps = geo.R * geo.S * geo.groups
-    J = parts_of(pixels, across * taps, ENOUGH_BLOCKS, *OF_BLOCK)
-    parts = on.xp.empty((J, *shape), x.dtype)
+    J = parts_of(geo.N * geo.P * geo.Q, across * taps, ENOUGH_BLOCKS, *OF_BLOCK)
+    parts = on.xp.empty((J, *_weight_shape(geo)), x.dtype)
+    fused = with_bias and rung.mode != MODES["bfloat16"]  # which has rounded dy
+    bias_parts = on.xp.empty((J, geo.K), x.dtype) if fused else None
+    masked = mask is not None
     if rung.name == "tiled":
-        expression, threads, shared = template("conv2d_weight_tiled", x.dtype, mask is not None), 256, 0
+        expression, threads, shared = template("conv2d_weight_tiled", x.dtype, masked), TILED_THREADS, 0
     elif rung.name == "blocked":
-        expression = template("conv2d_weight_blocked", x.dtype, rows, columns, mask is not None)
+        expression = template("conv2d_weight_blocked", x.dtype, rows, columns, masked)
         threads, shared = _blocked_threads(rung, x.dtype), 0
     else:
-        expression, threads = template("conv2d_weight_tensor", rung.mode, mask is not None), TENSOR_THREADS
-        line = 2 * TENSOR_TILE + 16 if rung.mode == MODES["bfloat16"] else 4 * TENSOR_TILE + 32
+        expression, threads = template("conv2d_weight_tensor", rung.mode, masked), TENSOR_THREADS
+        line = 2 * rows + 16 if rung.mode == MODES["bfloat16"] else 4 * rows + 32
         shared = TENSOR_STAGES * 2 * TENSOR_DEPTH * line
-    arrays = (aligned(dy), aligned(x), mask, parts)
-    blocks(on, f"conv2d_{rung.name}.cu", expression, (across, taps, J), threads, shared, *arrays, *_sizes(geo), J)
-    return channels_first(_total(on, parts))
+    arrays = (aligned(dy), aligned(x), mask, parts, bias_parts)
+    blocks(on, f"conv2d_{rung.name}.cu", expression, (across, taps, J), threads, shared, *arrays, *conv2d_sizes(geo), J)
+    return parts, bias_parts
 
 
 def _backward_bias(on, dy, mask):
-    """db [K] of dy [N, K, P, Q], where `mask` lets it pass."""
-    K, last = dy.shape[1], channels_last(dy)
-    pixels = last.size // max(K, 1)
+    """db [K] of dy [N, P, Q, K], where `mask` lets it pass."""
+    K = dy.shape[3]
+    pixels = dy.size // max(K, 1)
     J = parts_of(pixels, K, ENOUGH_THREADS, *OF_THREAD)
     parts = on.xp.empty((J, K), dy.dtype)
-    arguments = (last, mask, parts, K, J, np.int64(pixels))
+    arguments = (dy, mask, parts, K, J, np.int64(pixels))
     each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), parts.size, *arguments)
     return _total(on, parts)
 
@@ -160,14 +185,14 @@ def conv2d_backward_weight(on, dy, x, window, stride=1, padding=0, dilation=1, g
     """See `reference.conv2d_backward_weight`."""
     checks.same_dtype(dy=dy, x=x)
     geo = geometry.conv2d_backward_weight(dy.shape, x.shape, window, stride, padding, dilation, groups)
-    return _backward_weight(on, geo, dy, None, x)
+    return _backward_weight(on, geo, dy, None, x, with_bias=False)[0]
 
 
 def conv2d_backward_bias(on, dy):
     """See `reference.conv2d_backward_bias`."""
     checks.same_dtype(dy=dy)
     checks.expect_rank4("dy", dy.shape)
-    return _backward_bias(on, dy, None)
+    return _backward_bias(on, channels_last(dy), None)
 
 
 def conv2d_relu_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
@@ -183,9 +208,11 @@ def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, gr
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
-    mask = contiguous(mask)
-    return (
-        _backward_input(on, geo, dy, mask, w) if needs[0] else None,
-        _backward_weight(on, geo, dy, mask, x) if needs[1] else None,
-        _backward_bias(on, dy, mask) if needs[2] else None,
-    )
+    mask, dx, dw, db = contiguous(mask), None, None, None
+    if needs[0]:
+        dx = _backward_input(on, geo, dy, mask, w)
+    if needs[1]:
+        dw, db = _backward_weight(on, geo, dy, mask, x, needs[2])
+    elif needs[2]:
+        db = _backward_bias(on, channels_last(dy), mask)
+    return dx, dw, db

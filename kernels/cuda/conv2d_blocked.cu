@@ -128,13 +128,15 @@ __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
 }
 
 // dw: BM output channels x BN input channels of one tap, over part `blockIdx.z` of all output pixels. Rows of both tiles are
-// pixels, whose channels lie side by side: nothing needs turning.
+// pixels, whose channels lie side by side: nothing needs turning. The blocks of the first tap and input channels also add up
+// dy, where the bias has a gradient.
 template <typename T, int BM, int BN, bool MASKED>
 __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
     conv2d_weight_blocked(const T* __restrict__ dy,                // [N, P, Q, K]
                           const T* __restrict__ x,                 // [N, H, W, C]
                           const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
                           T* __restrict__ parts,                   // [J, K, R, S, C / groups]
+                          T* __restrict__ bias_parts,              // [J, K], or null
                           CONV2D_SIZES, int J) {
     constexpr int ROWS = Rows<T>::COUNT, THREADS = BM * BN / (ROWS * COLUMNS), LENGTH = Piece<T>::LENGTH, DEPTH = 8;  // pixels
     constexpr int A_ROW = BM / LENGTH, B_ROW = BN / LENGTH;                            // pieces of a row
@@ -182,6 +184,8 @@ __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
         }
     };
 
+    const bool adds_bias = bias_parts && tap == 0 && c0 == 0 && thread < BM;
+    T bias_sum = 0;
     Four<T> sum[ROWS][2] = {};
     fetch(0);
     put(0);
@@ -189,6 +193,7 @@ __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
         __syncthreads();
         if (step + 1 < steps) fetch(step + 1);
         multiply<T, DEPTH, BM, BN>(a + step % 2 * A_SIZE, b + step % 2 * B_SIZE, m0, n0, sum);
+        for (int i = 0; adds_bias && i < DEPTH; i++) bias_sum += a[step % 2 * A_SIZE + i * (BM + 4) + thread];
         if (step + 1 < steps) put((step + 1) % 2);
     }
     for (int m = 0; m < ROWS; m++)
@@ -197,4 +202,5 @@ __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
             const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
             if (k < outputs && c < inputs) *(Four<T>*)(parts + line * inputs + c) = sum[m][half];
         }
+    if (adds_bias && k0 + thread < outputs) bias_parts[(long long)part * K + group * outputs + k0 + thread] = bias_sum;
 }

@@ -196,13 +196,15 @@ __global__ void __launch_bounds__(THREADS, 3)
 
 // dw: 64 output channels x 64 input channels of one tap, over part `blockIdx.z` of all output pixels, 16 at a time. Rows of
 // the tiles are pixels: fragments want them as columns, which ldmatrix.trans gives for 16 bits; for 32, words are read one
-// by one, from rows that begin eight banks apart.
+// by one, from rows that begin eight banks apart. The blocks of the first tap and input channels also add up dy, where the
+// bias has a gradient; not in BF16, where dy has been rounded.
 template <int MODE, bool MASKED>
 __global__ void __launch_bounds__(THREADS, 3)
     conv2d_weight_tensor(const float* __restrict__ dy,            // [N, P, Q, K]
                          const float* __restrict__ x,             // [N, H, W, C]
                          const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
                          float* __restrict__ parts,               // [J, K, R, S, C / groups]
+                         float* __restrict__ bias_parts,          // [J, K], or null
                          CONV2D_SIZES, int J) {
     constexpr int TILE = 64, DEPTH = 16, LENGTH = MODE == BF16 ? 8 : 4, OF_ROW = TILE / LENGTH;  // pieces of a row
     constexpr int LINE = 16 * OF_ROW + (MODE == BF16 ? 16 : 32), PASSES = DEPTH * OF_ROW / THREADS;
@@ -234,7 +236,8 @@ __global__ void __launch_bounds__(THREADS, 3)
 
     const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
     const int m0 = warp / 2 * 32, n0 = warp % 2 * 32;
-    float sum[2][4][4] = {};
+    const bool adds_bias = MODE != BF16 && bias_parts && tap == 0 && c0 == 0 && thread < TILE;
+    float sum[2][4][4] = {}, bias_sum = 0;
     for (int step = 0; step < STAGES - 1; step++) {
         if (step < steps) fetch(step);
         cp_async_commit();
@@ -246,6 +249,7 @@ __global__ void __launch_bounds__(THREADS, 3)
         cp_async_commit();
         const unsigned char* const a = smem + step % STAGES * 2 * DEPTH * LINE;
         const unsigned char* const b = a + DEPTH * LINE;
+        for (int i = 0; adds_bias && i < DEPTH; i++) bias_sum += ((const float*)(a + i * LINE))[thread];
         for (int p = 0; p < DEPTH; p += MODE == BF16 ? 16 : 8) {
             Operand<MODE> of_a[2], of_b[4];
             if (MODE == BF16) {
@@ -282,4 +286,5 @@ __global__ void __launch_bounds__(THREADS, 3)
                 const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
                 store_two(parts + line * inputs + c, sum[i][j][2 * half], sum[i][j][2 * half + 1], inputs - c);
             }
+    if (adds_bias && k0 + thread < outputs) bias_parts[(long long)part * K + group * outputs + k0 + thread] = bias_sum;
 }

@@ -59,13 +59,15 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// dw: 64 output channels x 64 input channels of one tap, over part `blockIdx.z` of all output pixels, 16 at a time.
+// dw: 64 output channels x 64 input channels of one tap, over part `blockIdx.z` of all output pixels, 16 at a time. The blocks
+// of the first tap and input channels also add up dy, where the bias has a gradient.
 template <typename T, bool MASKED>
 __global__ void __launch_bounds__(THREADS)
     conv2d_weight_tiled(const T* __restrict__ dy,                // [N, P, Q, K]
                         const T* __restrict__ x,                 // [N, H, W, C]
                         const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
                         T* __restrict__ parts,                   // [J, K, R, S, C / groups]
+                        T* __restrict__ bias_parts,              // [J, K], or null
                         CONV2D_SIZES, int J) {
     __shared__ T a[DEPTH][PADDED], b[DEPTH][PADDED];
     const Conv2d geo = CONV2D_GEOMETRY;
@@ -76,7 +78,8 @@ __global__ void __launch_bounds__(THREADS)
     const long long pixels = (long long)N * P * Q, last = pixels * (part + 1) / J;
     const int column = thread % TILE, row = thread / TILE;
     const int m0 = thread / 16 * 4, n0 = thread % 16 * 4;
-    T sum[4][4] = {};
+    const bool adds_bias = bias_parts && tap == 0 && c0 == 0 && thread < TILE;
+    T sum[4][4] = {}, bias_sum = 0;
 
     for (long long first = pixels * part / J; first < last; first += DEPTH) {
         for (int i = row; i < DEPTH; i += THREADS / TILE) {
@@ -93,6 +96,7 @@ __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < DEPTH; i++)
             for (int m = 0; m < 4; m++)
                 for (int n = 0; n < 4; n++) sum[m][n] = multiply_add(a[i][m0 + m], b[i][n0 + n], sum[m][n]);
+        for (int i = 0; adds_bias && i < DEPTH; i++) bias_sum += a[i][thread];
         __syncthreads();
     }
     for (int m = 0; m < 4; m++)
@@ -102,4 +106,5 @@ __global__ void __launch_bounds__(THREADS)
             const long long line = ((long long)part * K + group * outputs + k) * R * S + tap;
             parts[line * inputs + c] = sum[m][n];
         }
+    if (adds_bias && k0 + thread < outputs) bias_parts[(long long)part * K + group * outputs + k0 + thread] = bias_sum;
 }

@@ -86,7 +86,7 @@ def _add_common(parser: argparse.ArgumentParser, budget: Budget) -> None:
         "--kernel",
         action="append",
         default=[],
-        metavar="[NAME=]FILE.py:FUNCTION",
+        metavar="[NAME=]FILE.py:FUNCTION|FILE.cu",
         help="a kernel of yours: beside ours in ladder and layers, in the network in step and infer; repeatable",
     )
     parser.add_argument("--rounds", type=int, default=budget.rounds, help=f"rounds (default: {budget.rounds})")
@@ -219,7 +219,7 @@ def _run_measurement(arguments: argparse.Namespace) -> int:
         if not getattr(budget, name) > 0:
             raise MinifcnError(f"--{name} (={getattr(budget, name)}) must be above 0")
     get_device(arguments.device)
-    kernels = [load_kernel(text) for text in arguments.kernel]
+    kernels = [load_kernel(text, arguments.device) for text in arguments.kernel]
     for name, _ in kernels:
         get_device(arguments.device).kernel(name)
     found = record.start(["minifcn", *sys.argv[1:]], settings.threads) | {"kind": arguments.what}

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kernel",
-        metavar="[NAME=]FILE.py:FUNCTION",
+        metavar="[NAME=]FILE.py:FUNCTION|FILE.cu",
         help="check this function in the place of the device's kernel NAME (default: its own name)",
     )
     parser.add_argument("--examples", type=int, default=25, help="random cases an op, device and dtype (default: 25)")
@@ -102,11 +102,11 @@ def _row(report: Report) -> tuple[str, ...]:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.examples < 1:
         raise MinifcnError(f"--examples (={arguments.examples}) must be at least 1")
-    kernels = dict([load_kernel(arguments.kernel)]) if arguments.kernel else {}
+    devices = _devices(arguments, ("cpu",) if arguments.kernel else DEFAULT_DEVICES)
+    kernels = dict([load_kernel(arguments.kernel, devices[0])]) if arguments.kernel else {}
     unknown = [name for name in arguments.ops if name not in OPS and name not in NETWORKS]
     if unknown:
         raise MinifcnError(f"{', '.join(unknown)}: not known; known are {', '.join((*OPS, *NETWORKS))}")
-    devices = _devices(arguments, ("cpu",) if kernels else DEFAULT_DEVICES)
     names = arguments.ops
     if not names or arguments.all:
         names = [op for kernel in kernels for op in ops_using(kernel)] or [*OPS, *NETWORKS]
