@@ -118,7 +118,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(POLICIES + RUNGS)
     parser.add_argument("--convolution", metavar="NAME", help=f"algorithm of convolutions: {known} (default: fastest)")
     known = ", ".join(PRECISIONS)
-    parser.add_argument("--precision", metavar="NAME", help=f"of their products, on cuda: {known} (default: float32)")
+    parser.add_argument("--precision", metavar="NAME", help=f"of products of float32: {known} (default: float32)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
