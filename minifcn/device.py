@@ -19,7 +19,7 @@ import numpy as np
 from . import kernels
 from .errors import DeviceError
 from .kernels import memory
-from .kernels.layout import channels_first
+from .kernels.layout import channels_first, channels_last
 
 
 class Device:
@@ -106,7 +106,12 @@ class CudaDevice(Device):
         return memory.constant(array) if self.xp is np else array.view()
 
     def to_host(self, array: Any) -> np.ndarray:
-        return np.asarray(array) if self.xp is np else self.xp.asnumpy(array, order="K")
+        """`array` as a NumPy array, in the same memory order if that is channels last."""
+        if self.xp is np:
+            return np.asarray(array)
+        if array.ndim == 4 and not array.flags.c_contiguous:
+            return channels_first(self.xp.asnumpy(channels_last(array)))
+        return self.xp.asnumpy(array)
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..geometry import Conv2dGeometry
 from ..settings import CUDA_RUNGS, PRECISIONS, settings
+from .launch import tiles
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = DIRECTIONS = (
     "conv2d_forward",
@@ -27,6 +28,7 @@ FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = DIRECTIONS = (
 )
 FEW_CHANNELS = 16  # below, on either side, tiles would be mostly empty
 ENOUGH_BLOCKS = 132  # an H100 has so many multiprocessors
+MOST_BLOCKS = 65535  # along y, where groups are, with taps or with tiles of channels
 MODES = {"bfloat16": 0, "tf32": 1, "3xtf32": 3}  # of `conv2d_tensor.cu`
 
 
@@ -41,14 +43,18 @@ class Rung:
 
 def supports(name: str, direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> bool:
     """Whether the rung `name` can compute this direction of the convolution."""
-    if name in ("naive", "tiled"):
+    if name == "naive":
+        return True
+    inputs, outputs = geo.C // geo.groups, geo.K // geo.groups
+    if geo.groups * max(geo.R * geo.S, tiles(max(inputs, outputs), 64)) > MOST_BLOCKS:
+        return False
+    if name == "tiled":
         return True
     length = 4
     if name == "tensor":
         if settings.precision == "float32" or dtype != np.float32:
             return False
         length = 8 if settings.precision == "bfloat16" else 4
-    inputs, outputs = geo.C // geo.groups, geo.K // geo.groups
     read = {FORWARD: (inputs,), BACKWARD_INPUT: (outputs,), BACKWARD_WEIGHT: (inputs, outputs)}[direction]
     return all(channels % length == 0 for channels in read)
 
@@ -60,7 +66,7 @@ def _name(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> str:
         return wanted
     if min(geo.C, geo.K) // geo.groups < FEW_CHANNELS:
         return "naive"
-    return next(name for name in ("tensor", "blocked", "tiled") if supports(name, direction, geo, dtype))
+    return next(name for name in ("tensor", "blocked", "tiled", "naive") if supports(name, direction, geo, dtype))
 
 
 def choose(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> Rung:

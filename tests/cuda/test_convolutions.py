@@ -134,7 +134,7 @@ def test_small_integers_are_exact_in_every_precision(kernels, rung, precision, g
 @by_every_rung
 def test_a_nan_reaches_what_depends_on_it_and_nothing_else(kernels, rung, precision):
     geo = geometry.conv2d((1, 16, 7, 6), (24, 16, 3, 2), (2, 1), (1, 0))
-    for i in range(4):
+    for i in (0, 2, 3):  # of x, b, dy: whether a weight meets the padding's zeros, rungs need not agree
         arrays = random(geo, np.float32, off_zero)
         arrays[i].reshape(-1)[arrays[i].size // 2] = np.nan
         with kernel_settings.using(convolution=rung, precision=precision):
@@ -147,14 +147,22 @@ def test_a_nan_reaches_what_depends_on_it_and_nothing_else(kernels, rung, precis
 @by_every_rung
 @pytest.mark.parametrize("kernels", kernels_of("cuda-sim"))
 def test_the_order_of_threads_changes_no_bit(kernels, rung, precision):
-    geo = geometry.conv2d((2, 24, 9, 11), (72, 24, 3, 3), 1, 1)
+    geo = geometry.conv2d((1, 24, 9, 11), (72, 24, 2, 1))
     arrays = random(geo, np.float32, normal)
     with kernel_settings.using(convolution=rung, precision=precision):
         expected = results(kernels, geo, *arrays)
-        for on in (cuda.SimExecutor("fast", "random", seed=3), cuda.SimExecutor("parallel")):
-            found = results(cuda.Kernels(on), geo, *arrays)
-            for name in expected:
-                np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        found = results(cuda.Kernels(cuda.SimExecutor("fast", "random", seed=3)), geo, *arrays)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kernels", kernels_of("cuda-sim"))
+def test_blocks_on_several_cores_change_no_bit(kernels):
+    geo = geometry.conv2d((1, 16, 13, 11), (72, 16, 2, 1))
+    x, w, _, dy = random(geo, np.float32, normal)
+    parallel = cuda.Kernels(cuda.SimExecutor("parallel"))
+    for name, arguments in (("conv2d_forward", (x, w)), ("conv2d_backward_weight", (dy, x, (2, 1)))):
+        np.testing.assert_array_equal(getattr(parallel, name)(*arguments), getattr(kernels, name)(*arguments))
 
 
 @on_cuda
@@ -201,6 +209,13 @@ def test_the_directions_read_different_channels():
     assert chosen(64, 21) == "blocked"
     assert chosen(64, 21, direction=ladder.BACKWARD_INPUT) == "tiled"
     assert chosen(64, 21, direction=ladder.BACKWARD_WEIGHT) == "tiled"
+
+
+def test_more_blocks_than_a_grid_has_are_not_asked_for():
+    many = geometry.conv2d((1, 16 * 900, 9, 9), (16 * 900, 16, 9, 9), 1, 0, 1, 900)  # 81 taps of 900 groups
+    for wanted in ("tiled", "blocked", "fastest"):
+        with kernel_settings.using(convolution=wanted):
+            assert ladder.choose(ladder.BACKWARD_WEIGHT, many, np.dtype(np.float32)).name == "naive"
 
 
 def test_float64_is_not_rounded_to_less():
