@@ -363,6 +363,8 @@ def test_at_once_scales_stand_before_the_score_layers():
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @on_every_device
 def test_every_parameter_passes_finite_differences(device, geometry):
+    if device == "cuda-sim" and geometry == "pad100":
+        pytest.skip("takes twenty seconds there, and has no kernel that the other one has not")
     for seed in range(20):  # until an image meets no kink
         net = networks.narrow("fcn8s", geometry, seed).to(device)
         try:

@@ -47,20 +47,6 @@ inline __device__ long long smaller(long long a, long long b) { return a < b ? a
 template <typename T>
 inline __device__ bool beats(T value, T best) { return !(value <= best) && best == best; }
 
-// A long sum in runs of RUN numbers, so that its rounding error grows with the run and not with the whole.
-template <typename T>
-struct LongSum {
-    static const int RUN = 64;
-    T total = 0, run = 0;
-    int count = 0;
-    inline __device__ void close() { total += run; run = 0; count = 0; }
-    inline __device__ void add(T x, T y) {  // += x y
-        run = multiply_add(x, y, run);
-        if (++count == RUN) close();
-    }
-    inline __device__ T value() const { return total + run; }
-};
-
 // total[i] = the sum of parts[j][i] over j, in order: the second half of every sum that is split over blocks.
 template <typename T>
 __global__ void sum_parts(const T* __restrict__ parts,  // [J, count]

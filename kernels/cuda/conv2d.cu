@@ -33,10 +33,13 @@ __global__ void conv2d_naive(const T* __restrict__ source,            // [N, sou
     const int group = at.c / roles.channels, depth = roles.source_channels, first = group * depth;
     const long long by_k = (long long)R * S * (C / groups);  // from one output channel's weights to the next one's
     T sum = 0;
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < R; r++) {
+        const int row = roles.row(geo, at.h, r);
+        if (row < 0) continue;
         for (int s = 0; s < S; s++) {
-            const long long pixel = roles.source(geo, at.n, at.h, at.w, r, s);
-            if (pixel < 0) continue;
+            const int column = roles.column(geo, at.w, s);
+            if (column < 0) continue;
+            const long long pixel = roles.pixel(at.n, row, column);
             const T* from = source + pixel * depth * groups + first;
             const T* weights = w + ((long long)r * S + s) * (C / groups);
             weights += BACKWARD ? first * by_k + at.c % roles.channels : at.c * by_k;
@@ -44,6 +47,7 @@ __global__ void conv2d_naive(const T* __restrict__ source,            // [N, sou
                 if (!MASKED || passes(mask, pixel, first + d, K))
                     sum = multiply_add(from[d], weights[BACKWARD ? d * by_k : d], sum);
         }
+    }
     target[i] = sum + bias[at.c];
 }
 
@@ -61,17 +65,18 @@ __global__ void conv2d_weight_naive(const T* __restrict__ dy,                // 
     const Place at(i, R, S, C / groups);  // n counts output channels, and those of all parts
     const int part = at.n / K, k = at.n % K, group = k / roles.channels;
     const long long pixels = (long long)N * P * Q, last = pixels * (part + 1) / J;
-    LongSum<T> sum;
+    T sum = 0;
     for (long long pixel = pixels * part / J; pixel < last; pixel++) {
         const Place to(pixel, P, Q, 1);
         const long long from = roles.source(geo, to.n, to.h, to.w, at.h, at.w);
         if (from < 0 || (MASKED && !passes(mask, pixel, k, K))) continue;
-        sum.add(dy[pixel * K + k], x[from * C + group * (C / groups) + at.c]);
+        sum = multiply_add(dy[pixel * K + k], x[from * C + group * (C / groups) + at.c], sum);
     }
-    parts[i] = sum.value();
+    parts[i] = sum;
 }
 
-// Thread (part, k): the sum of channel k over the part's share of all pixels.
+// Thread (part, k): the sum of channel k over the part's share of all pixels, in the order in which the tiled rungs add it up
+// beside the weight's gradient: the bits are the same.
 template <typename T, bool MASKED>
 __global__ void conv2d_bias(const T* __restrict__ dy,                // [pixels, K]
                             const unsigned char* __restrict__ mask,  // [pixels, (K + 7) / 8]
@@ -81,10 +86,10 @@ __global__ void conv2d_bias(const T* __restrict__ dy,                // [pixels,
     if (i >= count) return;
     int k;
     const long long part = divide(i, K, k), last = pixels * (part + 1) / J;
-    LongSum<T> sum;
+    T sum = 0;
     for (long long pixel = pixels * part / J; pixel < last; pixel++)
-        if (!MASKED || passes(mask, pixel, k, K)) sum.add(dy[pixel * K + k], (T)1);
-    parts[i] = sum.value();
+        if (!MASKED || passes(mask, pixel, k, K)) sum += dy[pixel * K + k];
+    parts[i] = sum;
 }
 
 // ReLU in place, and its mask: thread (pixel, byte) has eight channels.

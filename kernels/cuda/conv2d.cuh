@@ -45,11 +45,20 @@ struct Roles {
           source_height(BACKWARD ? g.P : g.H), source_width(BACKWARD ? g.Q : g.W),
           source_channels((BACKWARD ? g.K : g.C) / g.groups), groups(g.groups) {}
 
-    // The source pixel, counted over all images, that tap (r, s) of target pixel (n, u, v) meets; -1 if none.
-    inline __device__ long long source(const Conv2d& g, int n, int u, int v, int r, int s) const {
-        const int row = gather<BACKWARD>(u, r, source_height, g.stride_h, g.pad_h, g.dilation_h);
-        const int column = gather<BACKWARD>(v, s, source_width, g.stride_w, g.pad_w, g.dilation_w);
+    // The row and column of the source that taps r and s of target pixel (u, v) meet; -1: none.
+    inline __device__ int row(const Conv2d& g, int u, int r) const {
+        return gather<BACKWARD>(u, r, source_height, g.stride_h, g.pad_h, g.dilation_h);
+    }
+    inline __device__ int column(const Conv2d& g, int v, int s) const {
+        return gather<BACKWARD>(v, s, source_width, g.stride_w, g.pad_w, g.dilation_w);
+    }
+
+    // A source pixel, counted over all images; -1 where row or column is none.
+    inline __device__ long long pixel(int n, int row, int column) const {
         return row < 0 || column < 0 ? -1 : ((long long)n * source_height + row) * source_width + column;
+    }
+    inline __device__ long long source(const Conv2d& g, int n, int u, int v, int r, int s) const {
+        return pixel(n, row(g, u, r), column(g, v, s));
     }
 };
 

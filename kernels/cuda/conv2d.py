@@ -13,7 +13,7 @@ from .launch import aligned, blocks, each, parts_of, template, tiles
 
 FILE = "conv2d.cu"
 # Pixels of a part of a sum, at least and at most: where one thread makes a sum, and where a block makes many.
-OF_THREAD, OF_BLOCK = (64, 1 << 16), (256, 1 << 12)
+OF_THREAD, OF_BLOCK = (64, 1 << 12), (256, 1 << 12)
 ENOUGH_THREADS = 1 << 17
 # Constants of conv2d_tiled.cu and conv2d_tensor.cu: what they need in threads and in shared memory follows from them.
 TILED_THREADS = 256
@@ -109,6 +109,11 @@ def _backward_weight(on, geo, dy, mask, x, with_bias: bool):
     return dw, _backward_bias(on, dy, mask) if bias_parts is None else _total(on, bias_parts)
 
 
+def _adds_bias(rung) -> bool:
+    """Whether a rung sums the bias's gradient beside the weight's: from tiles of dy, unless that was rounded there."""
+    return rung.name != "naive" and rung.mode != MODES["bfloat16"]
+
+
 def _weight_shape(geo) -> tuple[int, ...]:
     """Of weights in memory."""
     return (geo.K, geo.R, geo.S, geo.C // geo.groups)
@@ -123,15 +128,18 @@ def _weight_naive(on, rung, geo, dy, mask, x, with_bias):
     return parts, None
 
 
+def _weight_grid(rung, geo) -> tuple[int, int, int]:
+    """(tiles of output x input channels, taps of all groups, parts of the sum over pixels) of a tiled rung."""
+    rows, columns = rung.tile
+    across, taps = tiles(geo.K // geo.groups, rows) * tiles(geo.C // geo.groups, columns), geo.R * geo.S * geo.groups
+    return across, taps, parts_of(geo.N * geo.P * geo.Q, across * taps, ENOUGH_BLOCKS, *OF_BLOCK)
+
+
 def _weight_product(on, rung, geo, dy, mask, x, with_bias):
     """(parts of dw [J, K, R, S, C / groups], parts of db [J, K] or None) by a tiled rung."""
-    rows, columns = rung.tile
-    across = tiles(geo.K // geo.groups, rows) * tiles(geo.C // geo.groups, columns)
-    taps = geo.R * geo.S * geo.groups
-    J = parts_of(geo.N * geo.P * geo.Q, across * taps, ENOUGH_BLOCKS, *OF_BLOCK)
+    (rows, columns), (across, taps, J) = rung.tile, _weight_grid(rung, geo)
     parts = on.xp.empty((J, *_weight_shape(geo)), x.dtype)
-    fused = with_bias and rung.mode != MODES["bfloat16"]  # which has rounded dy
-    bias_parts = on.xp.empty((J, geo.K), x.dtype) if fused else None
+    bias_parts = on.xp.empty((J, geo.K), x.dtype) if with_bias and _adds_bias(rung) else None
     masked = mask is not None
     if rung.name == "tiled":
         expression, threads, shared = template("conv2d_weight_tiled", x.dtype, masked), TILED_THREADS, 0
@@ -147,11 +155,11 @@ def _weight_product(on, rung, geo, dy, mask, x, with_bias):
     return parts, bias_parts
 
 
-def _backward_bias(on, dy, mask):
-    """db [K] of dy [N, P, Q, K], where `mask` lets it pass."""
+def _backward_bias(on, dy, mask, J=None):
+    """db [K] of dy [N, P, Q, K], where `mask` lets it pass; the sum in J parts."""
     K = dy.shape[3]
     pixels = dy.size // max(K, 1)
-    J = parts_of(pixels, K, ENOUGH_THREADS, *OF_THREAD)
+    J = J or parts_of(pixels, K, ENOUGH_THREADS, *OF_THREAD)
     parts = on.xp.empty((J, K), dy.dtype)
     arguments = (dy, mask, parts, K, J, np.int64(pixels))
     each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), parts.size, *arguments)
@@ -213,6 +221,7 @@ def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, gr
         dx = _backward_input(on, geo, dy, mask, w)
     if needs[1]:
         dw, db = _backward_weight(on, geo, dy, mask, x, needs[2])
-    elif needs[2]:
-        db = _backward_bias(on, channels_last(dy), mask)
+    elif needs[2]:  # in the parts that it would have beside dw
+        rung = choose(BACKWARD_WEIGHT, geo, x.dtype)
+        db = _backward_bias(on, channels_last(dy), mask, _weight_grid(rung, geo)[2] if _adds_bias(rung) else None)
     return dx, dw, db

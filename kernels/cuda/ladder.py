@@ -13,6 +13,7 @@ precision "float32" no tensor core is used. float64 is never rounded to less.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = DIRECTIONS = (
     "conv2d_backward_weight",
 )
 FEW_CHANNELS = 16  # below, on either side, tiles would be mostly empty
+FEW_STRIDES = 4  # with more, a pixel of dx meets few of the taps that a tile goes through
 ENOUGH_BLOCKS = 132  # an H100 has so many multiprocessors
 MOST_BLOCKS = 65535  # along y, where groups are, with taps or with tiles of channels
 MODES = {"bfloat16": 0, "tf32": 1, "3xtf32": 3}  # of `conv2d_tensor.cu`
@@ -64,7 +66,8 @@ def _name(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> str:
     wanted = settings.convolution
     if wanted in CUDA_RUNGS and supports(wanted, direction, geo, dtype):
         return wanted
-    if min(geo.C, geo.K) // geo.groups < FEW_CHANNELS:
+    skips_taps = direction == BACKWARD_INPUT and math.prod(geo.stride) > FEW_STRIDES
+    if skips_taps or min(geo.C, geo.K) // geo.groups < FEW_CHANNELS:
         return "naive"
     return next(name for name in ("tensor", "blocked", "tiled", "naive") if supports(name, direction, geo, dtype))
 
