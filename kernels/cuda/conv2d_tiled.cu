@@ -8,7 +8,7 @@ static const int TILE = 64, DEPTH = 16, THREADS = 256;  // 16 x 16 threads
 static const int PADDED = TILE + 1;                     // so that a column of a tile lies in many banks
 
 template <typename T, bool BACKWARD, bool MASKED, bool RELU>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
     conv2d_tiled(const T* __restrict__ source,            // [N, source height, source width, source channels]
                  const T* __restrict__ w,                 // [channels, R, S, source channels of a group]
                  const T* __restrict__ bias,              // [channels]
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(THREADS)
 // dw: 64 output channels x 64 input channels of one tap, over part `blockIdx.z` of all output pixels, 16 at a time. The blocks
 // of the first tap and input channels also add up dy, where the bias has a gradient.
 template <typename T, bool MASKED>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
     conv2d_weight_tiled(const T* __restrict__ dy,                // [N, P, Q, K]
                         const T* __restrict__ x,                 // [N, H, W, C]
                         const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
