@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
+import minifcn
 from minifcn import Op, Tensor, conv2d, conv_transpose2d, from_dlpack, max_pool2d, no_grad, ops, relu, replaced
 from minifcn.device import get_device
 from minifcn.errors import DeviceError, MinifcnError
 from minifcn.gradcheck import OPS, check_op, known
+from minifcn.kernels import cuda
 from minifcn.kernels.checks import ShapeError
+from minifcn.kernels.cuda import ExecutorError
 from minifcn.ops.conv2d_relu import PARTS
 from minifcn.ops.cross_entropy import REDUCTIONS
 
@@ -404,6 +407,18 @@ def test_an_unknown_device():
         Tensor([1.0], device="tpu")
     with pytest.raises(DeviceError, match=message):
         Tensor([1.0]).to("tpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda-sim"])
+def test_a_device_that_this_machine_lacks(name, monkeypatch):
+    def absent():
+        raise ExecutorError(f"device {name!r} needs a thing")
+
+    monkeypatch.setattr(minifcn.device, "_DEVICES", {})
+    monkeypatch.setitem(cuda.EXECUTORS, name, absent)
+    cuda.kernels_of.cache_clear()
+    with pytest.raises(DeviceError, match=f"device '{name}' needs a thing"):
+        Tensor([1.0]).to(name)
 
 
 def test_a_kernel_that_a_device_lacks():
