@@ -21,7 +21,7 @@
 template <typename T, bool BACKWARD, bool MASKED>
 __global__ void conv2d_naive(const T* __restrict__ source,            // [N, source height, source width, channels]
                              const T* __restrict__ w,                 // [K, R, S, C / groups]
-                             const T* __restrict__ bias,              // [channels of the target]
+                             const T* __restrict__ bias,              // [channels of the target], or null
                              const unsigned char* __restrict__ mask,  // [pixels of dy, (K + 7) / 8]
                              T* __restrict__ target,                  // [N, height, width, channels]
                              CONV2D_SIZES, long long count) {
@@ -48,7 +48,7 @@ __global__ void conv2d_naive(const T* __restrict__ source,            // [N, sou
                     sum = multiply_add(from[d], weights[BACKWARD ? d * by_k : d], sum);
         }
     }
-    target[i] = sum + bias[at.c];
+    target[i] = bias ? sum + bias[at.c] : sum;
 }
 
 // Thread (part, weight): that weight's sum over the part's share of all output pixels.

@@ -89,7 +89,7 @@ inline __device__ void finish(Four<T> value, const T* bias, T* target, unsigned 
     unsigned nibble = 0;
     for (int j = 0; j < 4; j++) {
         if (j >= left) break;
-        value.at[j] += bias[first + j];
+        if (bias) value.at[j] += bias[first + j];
         if (!RELU) continue;
         if (value.at[j] <= 0)  // NaN passes
             value.at[j] = 0;

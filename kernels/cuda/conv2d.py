@@ -26,10 +26,10 @@ def conv2d_sizes(geo) -> tuple[int, ...]:
     return (*sizes, *geo.stride, *geo.padding, *geo.dilation, geo.groups)
 
 
-def bias_or_zeros(on, geo, b, dtype):
-    """b, or zeros where there is none; ShapeError unless it is [K]."""
+def checked_bias(geo, b):
+    """b in contiguous memory, or None; ShapeError unless it is [K]."""
     if b is None:
-        return on.xp.zeros(geo.K, dtype)
+        return None
     checks.expect_shape("bias", b.shape, (geo.K,))
     return contiguous(b)
 
@@ -61,12 +61,7 @@ def _forward(on, geo, x, w, b, relu: bool):
     """(y [N, K, P, Q], mask or None)."""
     y = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = on.xp.empty(geometry.mask_shape(geo.y_shape), np.uint8) if relu else None
-    x, w, bias, rung = (
-        channels_last(x),
-        channels_last(w),
-        bias_or_zeros(on, geo, b, x.dtype),
-        choose(FORWARD, geo, x.dtype),
-    )
+    x, w, bias, rung = channels_last(x), channels_last(w), checked_bias(geo, b), choose(FORWARD, geo, x.dtype)
     whole_bytes = geo.groups == 1 or geo.K // geo.groups % 8 == 0  # else two groups share one
     fused = mask if whole_bytes and rung.name != "naive" else None
     if rung.name == "naive":
@@ -81,20 +76,15 @@ def _forward(on, geo, x, w, b, relu: bool):
 def _backward_input(on, geo, dy, mask, w):
     """dx [N, C, H, W] of dy [N, K, P, Q], where `mask` lets it pass."""
     dx = on.xp.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    dy, w, bias, rung = (
-        channels_last(dy),
-        channels_last(w),
-        on.xp.zeros(geo.C, dy.dtype),
-        choose(BACKWARD_INPUT, geo, dy.dtype),
-    )
+    dy, w, rung = channels_last(dy), channels_last(w), choose(BACKWARD_INPUT, geo, dy.dtype)
     if rung.name == "naive":
         expression = template("conv2d_naive", dy.dtype, True, mask is not None)
-        each(on, FILE, expression, dx.size, dy, w, bias, mask, dx, *conv2d_sizes(geo))
+        each(on, FILE, expression, dx.size, dy, w, None, mask, dx, *conv2d_sizes(geo))
         return channels_first(dx)
     turned = on.xp.empty((geo.C, geo.R, geo.S, geo.K // geo.groups), w.dtype)
     sizes = (geo.K, geo.R, geo.S, geo.C // geo.groups, geo.groups)
     each(on, FILE, template("transpose_weights", w.dtype), turned.size, w, turned, *sizes)
-    _product(on, rung, geo, dy, turned, bias, mask, dx, None, True)
+    _product(on, rung, geo, dy, turned, None, mask, dx, None, True)
     return channels_first(dx)
 
 

@@ -58,7 +58,7 @@ template <typename T, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
 __global__ void __launch_bounds__(BM* BN / (COLUMNS * Rows<T>::COUNT))
     conv2d_blocked(const T* __restrict__ source,            // [N, source height, source width, source channels]
                    const T* __restrict__ w,                 // [channels, R, S, source channels of a group]
-                   const T* __restrict__ bias,              // [channels]
+                   const T* __restrict__ bias,              // [channels], or null
                    const unsigned char* __restrict__ mask,  // of the source
                    T* __restrict__ target,                  // [N, height, width, channels]
                    unsigned char* __restrict__ bits,        // of the target

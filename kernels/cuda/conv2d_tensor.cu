@@ -94,7 +94,7 @@ template <int MODE, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
 __global__ void __launch_bounds__(THREADS, 3)
     conv2d_tensor(const float* __restrict__ source,        // [N, source height, source width, source channels]
                   const float* __restrict__ w,             // [channels, R, S, source channels of a group]
-                  const float* __restrict__ bias,          // [channels]
+                  const float* __restrict__ bias,          // [channels], or null
                   const unsigned char* __restrict__ mask,  // of the source
                   float* __restrict__ target,              // [N, height, width, channels]
                   unsigned char* __restrict__ bits,        // of the target
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(THREADS, 3)
                 float values[2] = {};
                 unsigned byte = 0;
                 for (int e = 0; e < 2 && e < left; e++) {
-                    values[e] = sum[i][j][2 * half + e] + bias[first + e];
+                    values[e] = sum[i][j][2 * half + e] + (bias ? bias[first + e] : 0);
                     if (!RELU) continue;
                     if (values[e] <= 0)  // NaN passes
                         values[e] = 0;

@@ -28,7 +28,7 @@ from typing import Any
 
 from .. import checks, geometry
 from ..layout import channels_first, channels_last
-from .conv2d import bias_or_zeros, conv2d_sizes
+from .conv2d import checked_bias, conv2d_sizes
 from .launch import NAMES, blocks
 from .source import ExecutorError
 
@@ -104,8 +104,9 @@ def load(on: Any, path: str | Path) -> tuple[str, Callable]:
     def forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         checks.same_dtype(x=x, weight=w, bias=b)
         geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
-        y = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
-        launch(geo, x.dtype, channels_last(x), channels_last(w), bias_or_zeros(on, geo, b, x.dtype), y)
+        y, bias = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype), checked_bias(geo, b)
+        bias = on.xp.zeros(geo.K, x.dtype) if bias is None else bias
+        launch(geo, x.dtype, channels_last(x), channels_last(w), bias, y)
         return channels_first(y)
 
     def backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
