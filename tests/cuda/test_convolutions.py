@@ -130,18 +130,31 @@ def test_small_integers_are_exact_in_every_precision(kernels, rung, precision, g
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+# What a NaN in an input, by its place among the arguments of `results`, must reach; x and dy by way of the geometry.
+REACHES = {0: ("y", "relu y", "dw", "relu dw"), 2: ("y", "relu y"), 3: ("dx", "relu dx", "dw", "relu dw", "relu db")}
+
+
 @on_cuda
 @by_every_rung
-def test_a_nan_reaches_what_depends_on_it_and_nothing_else(kernels, rung, precision):
+@pytest.mark.parametrize("bad", REACHES)
+def test_a_nan_reaches_what_depends_on_it_and_nothing_else(kernels, rung, precision, bad):
+    """Where a NaN meets the padding, the reference multiplies it by 0, and a rung may leave it out."""
     geo = geometry.conv2d((1, 16, 7, 6), (24, 16, 3, 2), (2, 1), (1, 0))
-    for i in (0, 2, 3):  # of x, b, dy: whether a weight meets the padding's zeros, rungs need not agree
-        arrays = random(geo, np.float32, off_zero)
-        arrays[i].reshape(-1)[arrays[i].size // 2] = np.nan
-        with kernel_settings.using(convolution=rung, precision=precision):
-            found = results(kernels, geo, *arrays)
-        expected = results(reference, geo, *(array.astype(np.float64) for array in arrays), found["mask"])
-        for name in set(found) - {"mask"}:
-            np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(expected[name]), err_msg=f"{name} {i}")
+    arrays = random(geo, np.float32, off_zero)
+    arrays[bad].reshape(-1)[arrays[bad].size // 2] = np.nan
+    with kernel_settings.using(convolution=rung, precision=precision):
+        found = results(kernels, geo, *arrays)
+    wide = [array.astype(np.float64) for array in arrays]
+    most = results(reference, geo, *wide, found["mask"])
+    marks = [np.full(array.shape, float(i != 2)) for i, array in enumerate(arrays)]
+    marks[0] *= bad != 2  # else y would be above 0 without the bias
+    marks[bad] = np.isnan(wide[bad]).astype(float)
+    least = results(reference, geo, *marks, found["mask"])
+    for name in set(found) - {"mask"}:
+        nan = np.isnan(found[name])
+        assert not (nan & ~np.isnan(most[name])).any(), f"{name} has NaN where nothing is"
+        assert name not in REACHES[bad] or nan[least[name] > 0].all(), f"{name} lost it"
+        assert name not in REACHES[bad] or nan.any()
 
 
 @by_every_rung
