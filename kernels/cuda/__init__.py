@@ -25,6 +25,7 @@ from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
 from .dropout import dropout_backward_input, dropout_forward
 from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
 from .executors import CupyExecutor, Executor, ExecutorError, SimExecutor
+from .lrn import lrn_backward_input, lrn_forward
 from .optimizers import adam_step, sgd_step
 from .pool2d import (
     avg_pool2d_backward_input,
@@ -59,6 +60,8 @@ LAUNCHERS = (
     cross_entropy_forward,
     dropout_backward_input,
     dropout_forward,
+    lrn_backward_input,
+    lrn_forward,
     max_pool2d_backward_input,
     max_pool2d_forward,
     relu_backward_input,
