@@ -64,7 +64,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("device", on_devices("cuda-sim"))
-@pytest.mark.parametrize("rung", [("tiled",), ("blocked",), ("tensor", "3xtf32"), ("tensor", "bfloat16")])
+@pytest.mark.parametrize("rung", [("tiled",), ("blocked",), ("tensor", "bfloat16")])
 def test_nothing_is_found_in_fused_convolutions(device, rung):
     forth_and_back(cuda.Kernels(cuda.SimExecutor("check")), *rung)
 
