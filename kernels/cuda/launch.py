@@ -40,7 +40,7 @@ def each(on: Any, file: str, expression: str, count: int, *arguments: Any) -> No
     """
     if count == 0:
         return
-    grid = (-(-count // THREADS), 1, 1)
+    grid = (tiles(count, THREADS), 1, 1)
     on.launch(on.kernel(file, expression), grid, (THREADS, 1, 1), (*_typed(arguments), np.int64(count)))
 
 
