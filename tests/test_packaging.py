@@ -63,10 +63,11 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 def test_every_source_file_is_in_the_wheel(wheel):
     expected = {str(file.relative_to(ROOT)) for file in (ROOT / "minifcn").rglob("*.py")}
-    expected |= {"minifcn/" + str(file.relative_to(ROOT)) for file in (ROOT / "kernels").rglob("*.py")}
+    sources = (file for file in (ROOT / "kernels").rglob("*.*") if file.suffix in (".py", ".cu", ".cuh", ".h", ".cpp"))
+    expected |= {"minifcn/" + str(file.relative_to(ROOT)) for file in sources}
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert "minifcn/kernels/cpu/conv2d.py" in found
+    assert {"minifcn/kernels/cpu/conv2d.py", "minifcn/kernels/cuda/conv2d.cu"} <= found
     assert found == {name.replace(os.sep, "/") for name in expected}
 
 

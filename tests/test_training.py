@@ -425,7 +425,7 @@ def test_training_on_cuda_gives_the_losses_of_the_cpu(tmp_path, device):
     """Over twenty steps, dropout included: its masks are the same."""
     losses = {}
     for place in ("cpu", device):
-        config = TrainConfig(**TINY | {"steps": 100, "device": place, "width": 0.5, "lr": 0.02})
+        config = TrainConfig(**TINY | {"steps": 100, "device": place, "lr": 0.02})
         run = Run.start(tmp_path / place, config)
         run.train(stop=lambda run=run: run.standing.step == 20)
         losses[place] = [loss for _, loss in logged(tmp_path / place)]
