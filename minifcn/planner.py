@@ -7,8 +7,9 @@ used. So lives of arrays, workspaces, and buffers that wait to be used again are
 lies outside the pool: the optimiser's state, images and labels, the file that weights are read from, and the kernels'
 code.
 
-Not in a plan: compiling the kernels, which a new version does once (some 200 MB more), and data sets that keep their
-images in memory.
+Not in a plan: compiling the kernels, which a new version does once (some 200 MB more), data sets that keep their images
+in memory, and the copies of weights and optimiser state that writing a checkpoint makes. On a busy machine a helper
+thread may hold arrays a little longer, and up to a tenth more be resident.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .tiling import largest_part
 
 Size = tuple[int, int]
 # Measured: what Numba keeps of the kernels that it has loaded.
-CODE_OF_TRAINING, CODE_OF_LABELLING = 72 << 20, 56 << 20
+CODE_OF_TRAINING, CODE_OF_LABELLING = 76 << 20, 64 << 20
 FAR = 1 << 13  # pixels: an image in which a tile has its whole halo
 
 
