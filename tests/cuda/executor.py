@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from . import nvrtc, ptxparse, ptxsim
-from .calls import instances
 
 
 @functools.cache
@@ -19,16 +18,18 @@ def _entries(file: str, expressions: tuple[str, ...], arch: str) -> dict[str, pt
 
 
 class PtxExecutor:
-    """Compiles for `arch` and interprets the PTX. Raises PtxError and NvrtcError."""
+    """Compiles for `arch` and interprets the PTX; those `together` of a file in one go.
+
+    Raises PtxError and NvrtcError.
+    """
 
     name, xp = "ptx", np
 
-    def __init__(self, arch: str = nvrtc.ARCHES[0]) -> None:
-        self.arch = arch
+    def __init__(self, together: dict[str, tuple[str, ...]] | None = None, arch: str = nvrtc.ARCHES[0]) -> None:
+        self.together, self.arch = together or {}, arch
 
     def kernel(self, file: str, expression: str) -> ptxparse.Entry:
-        """A file's instances are compiled together: the same that the budget is about."""
-        known = instances().get(file, ())
+        known = self.together.get(file, ())
         return _entries(file, known if expression in known else (expression,), self.arch)[expression]
 
     def launch(

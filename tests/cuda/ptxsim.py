@@ -360,7 +360,7 @@ class Frame:
 
 
 def launch(entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared: int = 0) -> int:
-    """Run a kernel on NumPy arrays, which it changes, NumPy scalars and None; instructions executed, all blocks together.
+    """Run a kernel on NumPy arrays, NumPy scalars and None; instructions executed, all blocks together.
 
     Raises PtxError for arguments that do not fit its parameters, and for whatever the kernel must not do.
     """
