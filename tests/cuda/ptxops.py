@@ -20,6 +20,12 @@ SHIFT = 40  # of the number of a memory, in an address
 SHARED, LOCAL, MODULE, ARGUMENTS = 1, 2, 3, 4  # these numbers; arguments follow
 READY, WAITING, DONE = 0, 1, 2
 
+
+def origin(number: int) -> int:
+    """The address of a memory's first byte: far from the next one's, on both sides."""
+    return (number << SHIFT) + (1 << SHIFT - 1)
+
+
 Operation = Callable[["Frame", Instruction], None]
 OPERATIONS: dict[str, Operation] = {}
 
@@ -411,8 +417,8 @@ def convert_address(frame: Frame, ins: Instruction) -> None:
     """Between a window's own addresses and those of all memory; global and constant ones are the same."""
     to, space = "to" in ins.parts, next(one for one in ins.parts[1:] if one not in ("to", "u64", "u32"))
     value = frame.read(ins.operands[1], TYPES["u64"])
-    window = {"shared": SHARED, "local": LOCAL}.get(space.partition("::")[0], 0)
-    start = np.uint64(window << SHIFT)
+    window = {"shared": SHARED, "local": LOCAL}.get(space.partition("::")[0])
+    start = np.uint64(origin(window) if window else 0)
     frame.write(ins.operands[0], value - start if to else value + start)
 
 

@@ -2,8 +2,8 @@
 
 A register is one vector over the lanes of as many blocks as fit. The lowest program counter runs first, with a mask,
 until the next label or branch, so that structured branches meet again; a barrier parks its lanes until no other can
-run. An address is (memory << 40) + offset, so bounds and alignment are checked at every access, and shared memory
-begins as NaN. Blocks step in lockstep: races are not found here. What is missing is said: `unknown instruction X`.
+run. An address names its memory in its upper bits, so that bounds and alignment are checked at every access; shared
+memory begins as NaN. Blocks step in lockstep: no races are found. What is missing is said: `unknown instruction X`.
 
 Sums of matrix instructions are exact to float64 and rounded once; approximations (ex2, lg2, rsqrt, ...) are those of
 float64, rounded. A device may differ from both in the last bits. Everything else is bit by bit what the ISA defines.
@@ -30,6 +30,7 @@ from .ptxops import (
     SHIFT,
     WAITING,
     WARP,
+    origin,
 )
 from .ptxparse import PREDICATE, TYPES, Address, Entry, Immediate, Instruction, Operand, PtxError, Variable
 
@@ -134,7 +135,7 @@ class Frame:
             self.symbols[name] = self._place(ends, space, one)
             if space == "const":
                 contents.append((self.symbols[name], one.data.ljust(one.size, b"\0")))
-                self.symbols[name] += MODULE << SHIFT
+                self.symbols[name] += origin(MODULE)
         start = -(-ends["shared"] // 16) * 16
         self.symbols |= dict.fromkeys(extern, start)
         sizes = {"shared": start + dynamic if extern else ends["shared"], "local": ends["local"]}
@@ -226,7 +227,7 @@ class Frame:
             if int(number) not in self.memories:
                 raise PtxError(f"{ins.place}: {ins.opcode} at {int(addresses[numbers == number][0]):#x}: no memory")
             which = slice(None) if len(found) == 1 else numbers == number
-            yield self.memories[int(number)], which, addresses[which] - (int(number) << SHIFT)
+            yield self.memories[int(number)], which, addresses[which] - origin(int(number))
 
     def load(
         self, space: str, addresses: np.ndarray, lanes: np.ndarray, dtype: np.dtype, count: int, ins: Instruction
@@ -370,7 +371,7 @@ def launch(entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], args: tu
     for i, ((name, (kind, size)), value) in enumerate(zip(entry.parameters.items(), args, strict=True)):
         if isinstance(value, np.ndarray):
             memories[ARGUMENTS + i] = _memory_of(value, f"argument {i} of {entry.name}")
-            value = np.uint64(ARGUMENTS + i << SHIFT)
+            value = np.uint64(origin(ARGUMENTS + i))
         elif value is None:
             value = np.uint64(0)
         if not isinstance(value, np.generic) or value.dtype.itemsize != size:
