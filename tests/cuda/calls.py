@@ -1,7 +1,7 @@
 """A few calls of every kernel, by the contract: what is compiled, measured against budgets, and run on two executors.
 
-Which C++ instances the launchers ask for is not written down anywhere: `instances` runs all calls on an executor that
-only takes notes, for every precision and every rung of the ladder.
+Which C++ instances the launchers ask for is not written down anywhere: `instances` runs all calls, and some as large as
+the largest tiles ask for, on an executor that only takes notes, for every rung of the ladder and every precision.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.kernels import cuda, reference
-from minifcn.kernels.settings import settings
+from minifcn.kernels import cuda, geometry, reference
+from minifcn.kernels.settings import CUDA_RUNGS, PRECISIONS, settings
 
 DTYPES = (np.float32, np.float64)
 # x [N, C, H, W], w [K, C / groups, R, S], and stride, padding, dilation, groups
 CONVOLUTIONS = (
-    ((2, 3, 7, 6), (5, 3, 3, 3), (1, 1, 1, 1)),
+    ((2, 3, 17, 16), (5, 3, 3, 3), (1, 1, 1, 1)),
     ((1, 8, 9, 10), (16, 8, 3, 3), (1, 1, 1, 1)),
-    ((1, 16, 5, 5), (32, 16, 1, 1), (1, 0, 1, 1)),
+    ((1, 16, 5, 5), (24, 16, 1, 1), (1, 0, 1, 1)),
     ((1, 4, 9, 8), (6, 2, 3, 2), (2, 2, 2, 2)),
 )
+LARGE = ((8, 128, 64, 64), (128, 128, 3, 3), (1, 1, 1, 1))
 POOLS = ((2, 2, 0, True), (3, 2, 1, False))  # window, stride, padding, ceil_mode
 Call = tuple[str, tuple[Any, ...]]
 
@@ -148,10 +149,24 @@ class Recorder:
 
 def variants() -> Iterator[dict[str, str]]:
     """Settings under which launchers choose other kernels."""
-    rungs = getattr(cuda, "RUNGS", ("fastest",))
-    precisions = getattr(settings, "PRECISIONS", (None,))
-    for rung, precision in itertools.product(rungs, precisions):
-        yield {"convolution": rung} | ({"precision": precision} if precision else {})
+    yield {"convolution": "fastest", "precision": "float32"}
+    for rung in CUDA_RUNGS:
+        for precision in PRECISIONS[1:] if rung == "tensor" else PRECISIONS[:1]:
+            yield {"convolution": rung, "precision": precision}
+
+
+def _large_calls(dtype: type) -> Iterator[Call]:
+    """Convolutions for the largest tiles, on memory that nobody touches."""
+    x_shape, w_shape, window = LARGE
+    geo = geometry.conv2d(x_shape, w_shape, *window)
+    last = [np.zeros([shape[i] for i in (0, 2, 3, 1)], dtype) for shape in (x_shape, w_shape, geo.y_shape)]
+    x, w, dy = (array.transpose(0, 3, 1, 2) for array in last)
+    mask = np.zeros(geometry.mask_shape(geo.y_shape), np.uint8)
+    yield "conv2d_relu_forward", (x, w, None, *window)
+    yield "conv2d_relu_backward", (dy, mask, x, w, *window)
+    yield "conv2d_forward", (x, w, None, *window)
+    yield "conv2d_backward_input", (dy, w, x_shape[2:], *window)
+    yield "conv2d_backward_weight", (dy, x, w_shape[2:], *window)
 
 
 @functools.cache
@@ -162,7 +177,7 @@ def instances() -> dict[str, tuple[str, ...]]:
     for variant in variants():
         with settings.using(**variant):
             for dtype in DTYPES:
-                for name, arguments in calls(dtype):
+                for name, arguments in itertools.chain(calls(dtype), _large_calls(dtype)):
                     getattr(kernels, name)(*arguments)
     found: dict[str, list[str]] = {}
     for file, expression in recorder.instances:
