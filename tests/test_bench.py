@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +58,7 @@ def _quick(monkeypatch):
     """No long warm-up, samples of a millisecond, ceilings out of thin air."""
     monkeypatch.setattr(rounds, "WARM_SECONDS", 0.0)
     monkeypatch.setattr(rounds, "SAMPLE", 0.001)
-    monkeypatch.setattr(ceilings, "measure", lambda threads: CEILINGS)
+    monkeypatch.setattr(ceilings, "measure", lambda threads, device="cpu": CEILINGS)
 
 
 measure_ceilings = ceilings.measure
@@ -534,8 +533,10 @@ def refusing(*_):
 
 def test_every_rung_of_a_ladder_is_a_row(monkeypatch):
     rungs_of = {"direct": reference.conv2d_forward, "wrong": damaged("conv2d_forward", spoil_scale), "picky": refusing}
-    ladder = SimpleNamespace(RUNGS=rungs_of, choose=lambda *_: "direct")
-    monkeypatch.setattr(rungs, "_ladder", lambda device, op: (ladder, lambda op, name: rungs_of[name]))
+    of_numpy = rungs.kernel
+    monkeypatch.setattr(rungs, "names", lambda device, op: (rungs.NUMPY, *rungs_of))
+    monkeypatch.setattr(rungs, "kernel", lambda device, op, name: rungs_of.get(name) or of_numpy(device, op, name))
+    monkeypatch.setattr(rungs, "chosen", lambda device, work: "direct")
     rows = list(layers.ladder([work()], Setting("cpu", QUICK, CEILINGS, 1 << 20), []))
     assert [row["kernel"] for row in rows] == ["numpy", "direct", "wrong", "picky"]
     assert [row["gate"] for row in rows] == ["ok", "ok", "WRONG", "n/a"]
@@ -794,7 +795,7 @@ def test_peak_memory_of_a_fresh_process():
 
 
 def test_weights_lie_as_the_networks_own():
-    assert convolutions._in_order(np.zeros((2, 3, 4, 5)), (0, 2, 3, 1)).strides == (480, 8, 120, 24)
+    assert convolutions._in_order(np.zeros((2, 3, 4, 5)), (0, 2, 3, 1), get_device("cpu")).strides == (480, 8, 120, 24)
     assert layers._w_order(np.zeros((2, 4, 5, 3)).transpose(0, 3, 1, 2)) == (0, 2, 3, 1)
 
 

@@ -1,18 +1,18 @@
 """What NVRTC makes of the kernels: PTX, machine code, registers, spills, shared memory; no GPU, driver or CuPy needed.
 
-    python -m tests.cuda.nvrtc           show every kernel's figures beside its budget
-    python -m tests.cuda.nvrtc --write   make them the budget (tests/cuda/budget.toml)
-
 The library comes from PyPI (`pip install "minifcn[nvrtc]"`) or from a CUDA installation. Options are those that CuPy
 compiles with. `nvdisasm`, from the same place, shows the machine code; without it only PTX is looked at.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import ctypes.util
 import functools
+import hashlib
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -21,9 +21,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
+from minifcn.files import write_json
 from minifcn.kernels.cuda import source
 
 ARCHES = ("sm_80", "sm_90")
+CACHE = user_cache_path("minifcn", appauthor=False) / "nvrtc"
 OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space", "-lineinfo", "--ptxas-options=-v")
 
 
@@ -128,17 +132,31 @@ class _Program:
 
 @functools.cache
 def compile_source(file: str, expressions: tuple[str, ...], arch: str) -> Code:
-    """The kernels `expressions` of a .cu file of `kernels/cuda` (or of a path), for `arch`.
+    """The kernels `expressions` of a .cu file of `kernels/cuda` (or of a path), for `arch`; kept between runs.
 
     Raises NvrtcError with NVRTC's log.
     """
-    options = (f"-arch={arch}", *OPTIONS)
-    with _Program(source.pasted(source.path_of(file)), Path(file).name) as program:
+    text, options = source.pasted(source.path_of(file)), (f"-arch={arch}", *OPTIONS)
+    key = hashlib.sha256(repr((version(), text, expressions, options)).encode()).hexdigest()[:32]
+    kept = CACHE / f"{key}.json"
+    if not kept.is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        write_json(kept, _compile(text, Path(file).name, expressions, options))
+    found = json.loads(kept.read_text())
+    resources = _resources(found["log"])
+    by_expression = {one: resources[name] for one, name in found["names"].items()}
+    return Code(found["ptx"], base64.b64decode(found["cubin"]), found["names"], by_expression)
+
+
+def _compile(text: str, name: str, expressions: tuple[str, ...], options: tuple[str, ...]) -> dict[str, object]:
+    with _Program(text, name) as program:
         log = program.compile(expressions, options)
-        names = {one: program.lowered(one) for one in expressions}
-        ptx, cubin = program.output("PTX").decode(), program.output("CUBIN")
-    found = _resources(log)
-    return Code(ptx, cubin, names, {one: found[name] for one, name in names.items()})
+        return {
+            "log": log,
+            "ptx": program.output("PTX").decode(),
+            "cubin": base64.b64encode(program.output("CUBIN")).decode(),
+            "names": {one: program.lowered(one) for one in expressions},
+        }
 
 
 def _resources(log: str) -> dict[str, Resources]:
