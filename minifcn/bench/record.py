@@ -95,7 +95,7 @@ def derive(row: dict[str, Any], steady: bool = True) -> None:
     medians = {name: statistics.median(one) for name, one in row["baselines_us"].items()}
     row["baseline_medians_us"] = medians
     if not medians:
-        row["verdict"] = "no baseline"
+        row["verdict"] = "no baseline" if row["device"] != devices.SIMULATED else "simulated"
         return
     row["baseline"] = min(medians, key=medians.get)
     opponent = row["baselines_us"][row["baseline"]]

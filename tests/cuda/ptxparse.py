@@ -137,7 +137,7 @@ class _Reader:
         self.entry, self.files, self.place = entry, files, "?"
 
     def statement(self, text: str) -> None:
-        if text.startswith(".loc"):
+        if text.startswith((".loc ", ".loc\t")):
             _, file, line = text.split()[:3]
             self.place = f"{self.files.get(file, file)}:{line}"
         elif text.startswith(".reg"):
@@ -166,7 +166,7 @@ class _Reader:
 def parse(ptx: str) -> dict[str, Entry]:
     """The kernels of a PTX module by name. Raises PtxError where there is none."""
     files = {number: Path(name).name for number, name in re.findall(r'\.file\s+(\d+)\s+"([^"]*)"', ptx)}
-    ptx = re.sub(r"^(\s*\.loc[^\n]*)", r"\1;", re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.S), flags=re.M)
+    ptx = re.sub(r"^(\s*\.loc\s[^\n]*)", r"\1;", re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.S), flags=re.M)
     heads = list(re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{", ptx))
     if not heads:
         raise PtxError("no kernel in this PTX")

@@ -340,6 +340,15 @@ def test_shared_memory_begins_as_poison():
     assert out.tolist() == [2**64 - 1]
 
 
+def test_local_memory_is_each_lane_s_own():
+    out = np.zeros(64, np.uint64)
+    code = """.local .align 8 .b8 depot[16];
+        mov.u64 %rd8, depot; cvta.local.u64 %rd9, %rd8; mov.u32 %r1, %tid.x; cvt.u64.u32 %rd7, %r1;
+        st.u64 [%rd9+8], %rd7; bar.sync 0; ld.local.u64 %rd6, [%rd8+8]; st.global.u64 [%rd0], %rd6;"""
+    run(code, [out])
+    assert out.tolist() == list(range(64))
+
+
 def test_a_copy_lands_when_it_is_waited_for():
     """Without a wait the poison is read: hardware may copy at any moment until then."""
     source, out = np.arange(2, dtype=np.uint64), np.zeros(2, np.uint64)

@@ -1,17 +1,21 @@
 """What each function of ptx.cuh gives on random and edge operands: by any executor, and as a GPU once gave it.
 
-    python -m tests.cuda.vectors        record them on the GPU at hand: tests/cuda/hw_vectors/NAME.npz
+    python -m tests.cuda.vectors                      record those of the GPU at hand: tests/cuda/hw_vectors/NAME.npz
+    python -m tests.cuda.vectors --device cuda-sim --into FOLDER        rehearse it
 
 `test_wrappers.py` replays recorded files on the simulator and on the interpreter of PTX.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minifcn.kernels.cuda import EXECUTORS
 
 FILE = str(Path(__file__).with_name("kernels") / "wrappers.cu")
 FOLDER = Path(__file__).with_name("hw_vectors")
@@ -101,15 +105,15 @@ def same(kernel: str, found: list[np.ndarray], expected: list[np.ndarray]) -> bo
 # --- recorded on a GPU ---
 
 
-def record() -> Path:
-    """Every kernel on the GPU at hand, in a file of its name."""
-    from minifcn.kernels.cuda.executors import CupyExecutor
-
-    on = CupyExecutor()
-    runtime = on.xp.cuda.runtime
-    name = runtime.getDeviceProperties(on.xp.cuda.Device().id)["name"].decode()
-    versions = np.array([runtime.driverGetVersion(), runtime.runtimeGetVersion()])
-    return save(FOLDER / f"{name.lower().replace(' ', '-')}.npz", on, {"driver and runtime": versions})
+def record(device: str, folder: Path) -> Path:
+    """Every kernel on `device`, in a file of its name. Raises ExecutorError where there is no such device here."""
+    on = EXECUTORS[device]()
+    name, about = device, {}
+    if device == "cuda":
+        runtime = on.xp.cuda.runtime
+        name = runtime.getDeviceProperties(on.xp.cuda.Device().id)["name"].decode()
+        about = {"driver and runtime": np.array([runtime.driverGetVersion(), runtime.runtimeGetVersion()])}
+    return save(folder / f"{name.lower().replace(' ', '-')}.npz", on, about)
 
 
 def save(path: Path, on: Any, about: dict[str, np.ndarray]) -> Path:
@@ -120,7 +124,7 @@ def save(path: Path, on: Any, about: dict[str, np.ndarray]) -> Path:
             given = arguments(kernel, seed)
             for when, many in (("before", given), ("after", run(on, kernel, given))):
                 found |= {f"{kernel}/{seed}/{when}/{i}": np.asarray(one) for i, one in enumerate(many)}
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **found)
     return path
 
@@ -136,4 +140,8 @@ def recorded(path: Path, kernel: str, seed: int) -> tuple[Arguments, list[np.nda
 
 
 if __name__ == "__main__":
-    print(f"recorded: {record()}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=EXECUTORS, default="cuda")
+    parser.add_argument("--into", type=Path, default=FOLDER)
+    chosen = parser.parse_args()
+    print(f"recorded: {record(chosen.device, chosen.into)}")
