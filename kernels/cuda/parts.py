@@ -15,9 +15,7 @@ from .source import ExecutorError
 
 GET_CUPY = "pip install 'minifcn[cuda13]' for a driver of CUDA 13, 'minifcn[cuda12]' for one of CUDA 12"
 GET_DRIVER = "install or update the driver (https://www.nvidia.com/drivers)"
-GET_NVRTC = (
-    "it comes with the CUDA toolkit, or with: pip install 'cupy-cuda13x[ctk]' (for CUDA 12: 'cupy-cuda12x[ctk]')"
-)
+GET_NVRTC = "it comes with the CUDA toolkit, or with: pip install 'minifcn[cuda13]' (for CUDA 12: 'minifcn[cuda12]')"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def _nvrtc() -> str:
     try:
         return ".".join(map(str, nvrtc.getVersion()))
     except (ImportError, OSError, RuntimeError) as error:
-        raise ExecutorError(f"{error}: {GET_NVRTC}") from error
+        raise ExecutorError(f"{' '.join(str(error).split())}: {GET_NVRTC}") from error
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {

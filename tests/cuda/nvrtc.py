@@ -21,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from platformdirs import user_cache_path
 
 from minifcn.files import write_json
@@ -58,6 +59,9 @@ def missing() -> str | None:
     except (NvrtcError, OSError) as error:
         return str(error)
     return None
+
+
+NEEDS_NVRTC = [pytest.mark.nvrtc, pytest.mark.skipif(missing() is not None, reason=f"{missing()}")]
 
 
 def version() -> str:

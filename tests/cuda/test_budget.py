@@ -9,11 +9,9 @@ from minifcn.kernels.cuda import LAUNCHERS, source
 
 from . import budget, nvrtc
 from .calls import DTYPES, calls, instances
+from .nvrtc import NEEDS_NVRTC
 
-pytestmark = [
-    pytest.mark.nvrtc,
-    pytest.mark.skipif(nvrtc.missing() is not None, reason=f"{nvrtc.missing()}"),
-]
+pytestmark = NEEDS_NVRTC
 
 
 @pytest.fixture(scope="module")

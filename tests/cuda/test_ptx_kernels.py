@@ -6,14 +6,11 @@ import pytest
 from minifcn.kernels import cuda, reference
 from minifcn.kernels.settings import settings
 
-from . import nvrtc
 from .calls import CONVOLUTIONS, DTYPES, calls, instances, variants
 from .executor import PtxExecutor
+from .nvrtc import NEEDS_NVRTC
 
-pytestmark = [
-    pytest.mark.nvrtc,
-    pytest.mark.skipif(nvrtc.missing() is not None, reason=f"{nvrtc.missing()}"),
-]
+pytestmark = NEEDS_NVRTC
 TOLERANCES = {np.float32: 2e-6, np.float64: 1e-14}  # of the largest of the results
 BY_PRECISION = {"float32": 2e-6, "3xtf32": 2e-6, "tf32": 1e-3, "bfloat16": 1e-2}
 CONVOLUTION_CALLS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight", "conv2d_relu_forward")

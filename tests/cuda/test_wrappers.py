@@ -5,25 +5,25 @@ import pytest
 
 from minifcn.kernels.cuda.executors import ExecutorError, SimExecutor
 
-from . import nvrtc, vectors
+from . import vectors
 from .executor import PtxExecutor
+from .nvrtc import NEEDS_NVRTC
 
 try:
     SIMULATOR = SimExecutor("fast")
 except ExecutorError as error:
     pytest.skip(f"the simulator is not available: {error}", allow_module_level=True)
-needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=f"{nvrtc.missing()}")
-EXECUTORS = [pytest.param(SIMULATOR, id="simulator"), pytest.param(PtxExecutor(), id="ptx", marks=needs_nvrtc)]
+EXECUTORS = [pytest.param(SIMULATOR, id="simulator"), pytest.param(PtxExecutor(), id="ptx", marks=NEEDS_NVRTC)]
 KERNELS = pytest.mark.parametrize("kernel", vectors.KERNELS)
 RECORDED = sorted(vectors.FOLDER.glob("*.npz"))
 
 
-@needs_nvrtc
 @KERNELS
-def test_ptx_and_emulation_agree(kernel):
+@pytest.mark.parametrize("on", EXECUTORS[1:])
+def test_ptx_and_emulation_agree(on, kernel):
     for seed in range(vectors.SEEDS):
         given = vectors.arguments(kernel, seed)
-        found = [vectors.run(on, kernel, given) for on in (SIMULATOR, PtxExecutor())]
+        found = [vectors.run(one, kernel, given) for one in (SIMULATOR, on)]
         assert vectors.same(kernel, *found)
         assert not vectors.same(kernel, found[0], [np.asarray(one) for one in given if isinstance(one, np.ndarray)])
 
