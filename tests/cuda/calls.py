@@ -97,6 +97,10 @@ def _pointwise(array: _Numbers) -> Iterator[Call]:
         yield "crop_forward", (skip, (2, 1), shape[2:])
         yield "crop_backward_input", (x, (2, 1), skip.shape[2:])
         yield "crop_sum_forward", (x, skip, (2, 1))
+    if hasattr(cuda, "lrn_forward"):
+        x = array(2, 7, 3, 4)
+        yield "lrn_forward", (x, 5, 1e-1, 0.75, 2.0)
+        yield "lrn_backward_input", (array(2, 7, 3, 4), x, 5, 1e-1, 0.75, 2.0)
     for factor, padding in ((2, 1), (3, 0), (8, 4)):
         x = array(2, 3, 4, 5)
         y = reference.bilinear_upsample_forward(x, factor, padding)
