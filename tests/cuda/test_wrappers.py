@@ -107,6 +107,20 @@ def test_fragments_from_shared_memory(on, transposed):
 
 
 @pytest.mark.parametrize("on", EXECUTORS)
+def test_roundings(on):
+    """Of normal numbers: bfloat16 to nearest, ties to even, TF32 to nearest, ties away from zero."""
+    x, *zeros, count = vectors.arguments("narrow", 3)
+    _, tf32, bf16, pairs = vectors.run(on, "narrow", (x, *zeros, count))
+    normal = (np.abs(x) > 1e-30) & (np.abs(x) < 1e30)
+    mantissa, exponent = np.frexp(x.astype(np.float64)[normal])
+    halves = np.ldexp(np.rint(mantissa * 2.0**8), exponent - 8)
+    assert bf16.astype(np.uint32)[normal].tolist() == (halves.astype(np.float32).view(np.uint32) >> 16).tolist()
+    away = np.copysign(np.floor(np.abs(mantissa) * 2.0**11 + 0.5), mantissa)
+    assert tf32[normal].view(np.float32).tolist() == np.ldexp(away, exponent - 11).tolist()
+    assert pairs.tolist() == (bf16 | bf16[::-1].astype(np.uint32) << 16).tolist()
+
+
+@pytest.mark.parametrize("on", EXECUTORS)
 def test_asynchronous_copies(on):
     x, count, *zeros = vectors.arguments("copy", 3)
     _, _, first, second = vectors.run(on, "copy", (x, count, *zeros))
