@@ -112,7 +112,7 @@ def test_roundings(on):
     x, *zeros, count = vectors.arguments("narrow", 3)
     _, tf32, bf16, pairs = vectors.run(on, "narrow", (x, *zeros, count))
     normal = (np.abs(x) > 1e-30) & (np.abs(x) < 1e30)
-    mantissa, exponent = np.frexp(x.astype(np.float64)[normal])
+    mantissa, exponent = np.frexp(x[normal].astype(np.float64))
     halves = np.ldexp(np.rint(mantissa * 2.0**8), exponent - 8)
     assert bf16.astype(np.uint32)[normal].tolist() == (halves.astype(np.float32).view(np.uint32) >> 16).tolist()
     away = np.copysign(np.floor(np.abs(mantissa) * 2.0**11 + 0.5), mantissa)
