@@ -50,7 +50,7 @@ bench() {
 }
 
 if [ "$DEVICE" = cuda ]; then
-    BUDGET=${BUDGET:-540} SCALE=1 CHOSEN=""
+    BUDGET=${BUDGET:-540} SCALE=1 CHOSEN="" MEMORY=""
     EXAMPLES=8 EFFORT="--rounds 12 --seconds 0.3 --limit 20"
     CHECKED=(--all)
     SHAPES=(--shape "16x64x56x56->64" --shape "16x256x28x28->256")
@@ -61,7 +61,7 @@ else
     EXAMPLES=1 EFFORT="--rounds 1 --seconds 0.001 --limit 1"
     CHECKED=(relu max_pool2d)
     SHAPES=(--shape "1x16x6x6->16")
-    NETWORK=(--net small --size 16 --batch 1 --classes 4 --no-memory) LARGE=()
+    NETWORK=(--net small --size 16 --batch 1 --classes 4) LARGE=() MEMORY=--no-memory
     PRECISIONS="float32 bfloat16"
 fi
 
@@ -79,7 +79,7 @@ else
     note sanitizer "left out: compute-sanitizer is not installed" 0
 fi
 for precision in $PRECISIONS; do
-    bench "step-$precision" 45 step "${NETWORK[@]}" --precision "$precision" --baseline torch
+    bench "step-$precision" 45 step "${NETWORK[@]}" --precision "$precision" --baseline torch $MEMORY
     bench "ladder-$precision" 45 ladder "${SHAPES[@]}" --precision "$precision" --baseline torch
 done
 for precision in $PRECISIONS; do

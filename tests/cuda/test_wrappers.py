@@ -109,14 +109,17 @@ def test_fragments_from_shared_memory(on, transposed):
 @pytest.mark.parametrize("on", EXECUTORS)
 def test_roundings(on):
     """Of normal numbers: bfloat16 to nearest, ties to even, TF32 to nearest, ties away from zero."""
-    x, *zeros, count = vectors.arguments("narrow", 3)
-    _, tf32, bf16, pairs = vectors.run(on, "narrow", (x, *zeros, count))
+    x, *zeros, count = vectors.arguments("conversions", 3)
+    _, tf32, bf16, _ = vectors.run(on, "conversions", (x, *zeros, count))
     normal = (np.abs(x) > 1e-30) & (np.abs(x) < 1e30)
     mantissa, exponent = np.frexp(x[normal].astype(np.float64))
     halves = np.ldexp(np.rint(mantissa * 2.0**8), exponent - 8)
     assert bf16.astype(np.uint32)[normal].tolist() == (halves.astype(np.float32).view(np.uint32) >> 16).tolist()
     away = np.copysign(np.floor(np.abs(mantissa) * 2.0**11 + 0.5), mantissa)
     assert tf32[normal].view(np.float32).tolist() == np.ldexp(away, exponent - 11).tolist()
+    x, zeros = vectors.arguments("pack", 3)
+    _, bf16, *_ = vectors.run(on, "conversions", (x, zeros, zeros.astype(np.uint16), zeros, np.int32(32)))[1:]
+    _, pairs = vectors.run(on, "pack", (x, zeros))
     assert pairs.tolist() == (bf16 | bf16[::-1].astype(np.uint32) << 16).tolist()
 
 

@@ -43,6 +43,10 @@ def _rounded(rng: np.random.Generator) -> Arguments:
     )
 
 
+def _packed(rng: np.random.Generator) -> Arguments:
+    return rng.standard_normal(LANES).astype(np.float32), np.zeros(LANES, np.uint32)
+
+
 def _widened(rng: np.random.Generator) -> Arguments:
     return rng.integers(0, 1 << 16, LANES, np.uint16), np.zeros(LANES, np.float32)
 
@@ -70,7 +74,8 @@ def _copied(rng: np.random.Generator) -> Arguments:
 
 
 KERNELS: dict[str, Callable[[np.random.Generator], Arguments]] = {
-    "narrow": _rounded,
+    "conversions": _rounded,
+    "pack": _packed,
     "widen": _widened,
     "mma_tf32": _multiplied,
     "mma_bf16": _multiplied_pairs,
@@ -85,9 +90,9 @@ def arguments(kernel: str, seed: int) -> Arguments:
 
 
 def run(on: Any, kernel: str, given: Arguments) -> list[np.ndarray]:
-    """All arrays after one warp of `kernel` on the executor `on` (`narrow`: after as many threads as numbers)."""
+    """All arrays after one warp of `kernel` on the executor `on` (`conversions`: after as many threads as numbers)."""
     arrays = [on.xp.array(one) if isinstance(one, np.ndarray) else one for one in given]
-    threads = len(given[0]) if kernel == "narrow" else LANES
+    threads = len(given[0]) if kernel == "conversions" else LANES
     on.launch(on.kernel(FILE, kernel), (1, 1, 1), (threads, 1, 1), tuple(arrays))
     return [one.get() if hasattr(one, "get") else one for one in arrays if isinstance(one, on.xp.ndarray)]
 

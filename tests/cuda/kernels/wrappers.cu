@@ -26,8 +26,10 @@ __global__ void conversions(const float* x, unsigned* tf32, bfloat16* bf16, unsi
     if (i >= count) return;
     tf32[i] = to_tf32(x[i]);
     bf16[i] = to_bfloat16(x[i]);
-    pairs[i] = pack_bfloat16(x[i], x[count - 1 - i]);
+    pairs[i] = pack_bfloat16(x[i], to_float(bf16[i]));
 }
+
+__global__ void pack(const float* x, unsigned* pairs) { pairs[threadIdx.x] = pack_bfloat16(x[threadIdx.x], x[31 - threadIdx.x]); }
 
 __global__ void widen(const bfloat16* x, float* y) { y[threadIdx.x] = to_float(x[threadIdx.x]); }
 
