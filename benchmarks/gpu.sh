@@ -50,7 +50,7 @@ bench() {
 }
 
 if [ "$DEVICE" = cuda ]; then
-    BUDGET=${BUDGET:-540} SCALE=1 CHOSEN="" MEMORY=""
+    BUDGET=${BUDGET:-540} SCALE=1 CHOSEN="" MEMORY="" LAYERS=bfloat16
     EXAMPLES=8 EFFORT="--rounds 12 --seconds 0.3 --limit 20"
     CHECKED=(--all)
     SHAPES=(--shape "16x64x56x56->64" --shape "16x256x28x28->256")
@@ -61,7 +61,7 @@ else
     EXAMPLES=1 EFFORT="--rounds 1 --seconds 0.001 --limit 1"
     CHECKED=(relu max_pool2d)
     SHAPES=(--shape "1x16x6x6->16")
-    NETWORK=(--net small --size 16 --batch 1 --classes 4) LARGE=() MEMORY=--no-memory
+    NETWORK=(--net small --size 16 --batch 1 --classes 4) LARGE=() MEMORY=--no-memory LAYERS=float32
     PRECISIONS="float32 bfloat16"
 fi
 
@@ -88,7 +88,7 @@ for precision in $PRECISIONS; do
 done
 bench step-compile 90 step "${NETWORK[@]}" --precision bfloat16 --baseline torch-compile --no-memory
 bench infer-compile 90 infer "${NETWORK[@]}" --precision bfloat16 --baseline torch-compile --no-memory
-bench layers 60 layers "${NETWORK[@]}" --precision bfloat16 --baseline torch-tuned
+bench layers 60 layers "${NETWORK[@]}" --precision "$LAYERS" --baseline torch-tuned
 [ ${#LARGE[@]} -gt 0 ] && bench infer-vgg16 60 infer "${LARGE[@]}" --precision bfloat16 --baseline torch-tuned
 
 "$PYTHON" benchmarks/summary.py "$OUT" | tee "$OUT/summary.md"
