@@ -458,6 +458,8 @@ def load(frame: Frame, ins: Instruction) -> None:
 @operation("st")
 def store(frame: Frame, ins: Instruction) -> None:
     dtype, (space, _) = _type(ins), _access(ins)
+    if space == "param":  # the argument of a call
+        raise unknown(ins)
     address, source = ins.operands
     lanes = frame.running()
     values = [np.broadcast_to(frame.read(one, dtype), frame.lanes)[lanes] for one in _registers(source)]

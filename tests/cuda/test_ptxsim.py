@@ -377,6 +377,7 @@ READ_ONLY.setflags(write=False)
         ("st.global.u64 [%rd1], %rd0;", "argument 1 of kernel, which is read-only"),
         (f"{SHARED} ld.shared.u32 %r1, [buffer+512];", "at byte 512 of shared memory, which has 512"),
         ("wgmma.fence.sync.aligned;", "unknown instruction wgmma.fence.sync.aligned"),
+        ("st.param.f64 [param0+0], %fd1;", "unknown instruction st.param.f64"),  # a call: they are not followed
         ("add.cc.u32 %r1, %r1, %r1;", "unknown instruction add.cc.u32"),
         ("cvt.rn.f16.f32 %rs1, %f1;", "unknown instruction cvt.rn.f16.f32"),
         ("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%f1}, {%r1}, {%r2}, {%f1};", "unknown instruction mma"),
