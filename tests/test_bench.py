@@ -792,7 +792,7 @@ def test_layers_beside_torch(tmp_path, monkeypatch, capsys):
         (["ladder", "--shape", "1x3x8x8->4 g2"], "groups (=2) must divide"),
         (["ladder", "--shape", "1x3x2x2->4 k5 p0"], "must fit into the padded input"),
         (["ladder", "--rounds", "0"], "--rounds (=0)"),
-        (["ladder", "--device", "toaster"], "device 'toaster' is not available"),
+        (["ladder", "--device", "toaster"], "device 'toaster' is not known"),
         (["ladder", "--kernel", "absent.py:f"], "absent.py is not a file"),
         (["ladder", "--convolution", "magic"], "convolution (='magic')"),
         (["step", "--readme", "README.md"], "add --json FILE"),
