@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check peers lint clean
+.PHONY: demo test check peers nvrtc gpu lint clean
 
 demo: $(READY)
 	$(BIN)/minifcn train
@@ -21,6 +21,15 @@ check: $(READY)
 peers: $(READY)
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
 	$(BIN)/python -m pytest -m torch
+
+# The code that NVRTC generates for GPUs: within its budget, and interpreted. No GPU is needed.
+nvrtc: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[nvrtc]"
+	$(BIN)/python -m pytest -m nvrtc tests/cuda
+
+# Everything that wants a GPU, on a machine that has one, with CuPy and PyTorch: at most nine minutes.
+gpu:
+	benchmarks/gpu.sh
 
 lint: $(READY)
 	$(BIN)/python -m pip install --quiet "ruff>=0.9"

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import source
+from .parts import GET_CUPY, GET_DRIVER, GET_NVRTC
 from .sim import build
 from .sim.findings import Finding, SanitizerError
 from .sim.launch import ORDERS, Module
@@ -101,8 +102,7 @@ class CupyExecutor:
                 raise ExecutorError(f"{expression} of {file} does not compile for the GPU (NVRTC):\n{error}") from error
             except (ImportError, OSError, RuntimeError) as error:
                 raise ExecutorError(
-                    f"device 'cuda' compiles kernels with NVRTC, which failed: {error}. It comes with the CUDA "
-                    "toolkit, or with: pip install 'cupy-cuda13x[ctk]' (for CUDA 12: 'cupy-cuda12x[ctk]')"
+                    f"device 'cuda' compiles kernels with NVRTC, which failed: {error}; {GET_NVRTC}"
                 ) from error
         return self._kernels[file, expression]
 
@@ -132,10 +132,7 @@ def _cupy() -> ModuleType:
     try:
         import cupy
     except ImportError as error:
-        raise ExecutorError(
-            f"device 'cuda' needs CuPy, which cannot be imported ({error}): pip install 'minifcn[cuda13]' for a driver "
-            "of CUDA 13, 'minifcn[cuda12]' for one of CUDA 12"
-        ) from error
+        raise ExecutorError(f"device 'cuda' needs CuPy, which cannot be imported ({error}): {GET_CUPY}") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -144,7 +141,7 @@ def _cupy() -> ModuleType:
         else:
             raise ExecutorError(
                 f"device 'cuda' needs NVIDIA's driver, and CuPy {cupy.__version__} found none that it can use "
-                f"({error}): install or update the driver (https://www.nvidia.com/drivers)"
+                f"({error}): {GET_DRIVER}"
             ) from error
     if not count:
         raise ExecutorError(

@@ -9,6 +9,7 @@ run gives no verdict. (On a quiet virtual machine the first stayed within 3 %, t
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,11 +18,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..kernels import memory
+from .devices import GPU, sampler
 from .quiet import rest
 
 MOVED = {"fp32_gflops": 0.05, "copy_gbs": 0.3}  # shares
 ROWS, DEPTH, PRODUCTS = 12, 128, 20_000  # 6 KiB and 32 KiB of operands
 COPY_BYTES = 96 << 20
+GPU_COPY_BYTES = 1 << 30
 TRIES = 8
 
 
@@ -32,9 +35,12 @@ class Ceilings:
     fp32_gflops: float
     copy_gbs: float
 
-    def floor(self, flop: float, size: float, dtype: str = "float32") -> float:
-        """Seconds below which no program gets: arithmetic at full rate (float64: half), or every byte moved once."""
-        rate = self.fp32_gflops * (1 if dtype == "float32" else 0.5)
+    def floor(self, flop: float, size: float, accuracy: str = "float32") -> float:
+        """Seconds below which no program gets: arithmetic at full rate (float64: half), or every byte moved once.
+
+        What tensor cores could do at most is not measured: below float32 only bytes count.
+        """
+        rate = self.fp32_gflops * {"float32": 1, "float64": 0.5}.get(accuracy, math.inf)
         return max(flop / (rate * 1e9), size / (self.copy_gbs * 1e9))
 
     def as_dict(self) -> dict[str, float]:
@@ -118,8 +124,28 @@ def _copy(threads: int) -> float:
     return 2 * COPY_BYTES / min(_on_threads(threads, work) for _ in range(4 * TRIES)) / 1e9
 
 
-def measure(threads: int) -> Ceilings:
-    """About a second; both the best of a few tries."""
+def _on_gpu() -> Ceilings:
+    """The same of a GPU: independent chains of multiply-adds in registers, and a copy past its caches."""
+    import cupy
+
+    chains, length, threads = 8, 4096, 1 << 20
+    body = "".join(f"float s{i} = x + {i};" for i in range(chains))
+    body += f"for (int n = 0; n < {length}; n++) {{"
+    body += "".join(f"s{i} = fmaf(s{i}, 0.999f, x);" for i in range(chains)) + "}"
+    body += f"y = {' + '.join(f's{i}' for i in range(chains))};"
+    multiply_add = cupy.ElementwiseKernel("float32 x", "float32 y", body, "minifcn_multiply_adds")
+    x, y = cupy.ones(threads, cupy.float32), cupy.empty(threads, cupy.float32)
+    source, target = cupy.ones(GPU_COPY_BYTES, cupy.uint8), cupy.empty(GPU_COPY_BYTES, cupy.uint8)
+    timed = sampler(GPU)
+    seconds = min(timed(lambda _: multiply_add(x, y), 2) for _ in range(TRIES))
+    copying = min(timed(lambda _: cupy.copyto(target, source), 2) for _ in range(TRIES))
+    return Ceilings(2 * chains * length * threads / seconds / 1e9, 2 * GPU_COPY_BYTES / copying / 1e9)
+
+
+def measure(threads: int, device: str = "cpu") -> Ceilings:
+    """About a second; both the best of a few tries. Of the GPU for device "cuda", else of the processor."""
+    if device == GPU:
+        return _on_gpu()
     rest()
     found = Ceilings(_multiply_adds(threads), _copy(threads))
     rest()

@@ -12,49 +12,47 @@ from typing import Any
 
 import numpy as np
 
+from ..device import Device, get_device
 from ..kernels.checks import ShapeError
 from . import gate, inputs, record, rungs
 from .ceilings import Ceilings
+from .devices import sampler
 from .gate import RIGHT, Proof, Truth
 from .peer import FORMATS, Peer
-from .quiet import sample
 from .rounds import Budget, Contestant, take
 from .work import Convolution
 
 Kernel = Callable[..., np.ndarray]
 
 
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    """[N, C, H, W] over NHWC memory: what the networks' kernels hand to each other."""
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+CHANNELS_LAST = (0, 2, 3, 1)  # [N, C, H, W] over NHWC memory: what the networks' kernels hand to each other
 
 
-def _in_order(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """A copy of `array` whose axes lie in memory in `order`, outermost first."""
-    return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+def _in_order(array: np.ndarray, order: tuple[int, ...], place: Device) -> Any:
+    """A copy of `array` on the device `place`, whose axes lie in memory in `order`, outermost first."""
+    return place.asarray(np.array(array.transpose(order), order="C")).transpose([int(i) for i in np.argsort(order)])
 
 
 class OwnJob:
-    """A kernel of this project's contract on the sets of data of `work`."""
+    """A kernel of this project's contract on the sets of data of `work`, which lie on `device`."""
 
-    def __init__(self, work: Convolution, kernel: Kernel) -> None:
-        self.work, self.kernel = work, kernel
-        self.shared = inputs.weights(work)
+    def __init__(self, work: Convolution, kernel: Kernel, device: str = "cpu") -> None:
+        self.work, self.kernel, self.place = work, kernel, get_device(device)
+        self.shared = {name: self.place.asarray(array) for name, array in inputs.weights(work).items()}
         if "w" in self.shared:
-            self.shared["w"] = _in_order(self.shared["w"], work.w_order)
+            self.shared["w"] = _in_order(inputs.weights(work)["w"], work.w_order, self.place)
         self.sets = [self.activations(inputs.TIMED + number) for number in range(work.sets)]
 
-    def activations(self, number: int) -> dict[str, np.ndarray]:
-        return {name: _channels_last(array) for name, array in inputs.activations(self.work, number).items()}
+    def activations(self, number: int) -> dict[str, Any]:
+        arrays = inputs.activations(self.work, number)
+        return {name: _in_order(array, CHANNELS_LAST, self.place) for name, array in arrays.items()}
 
-    def with_weights(self, writable: bool) -> dict[str, np.ndarray]:
+    def with_weights(self, writable: bool) -> dict[str, Any]:
         """The weights as constants, or as a training step has them."""
         found = {name: array.copy(order="K") for name, array in self.shared.items()}
-        for array in found.values():
-            array.setflags(write=writable)
-        return found
+        return found if writable else {name: self.place.constant(array) for name, array in found.items()}
 
-    def call(self, data: dict[str, np.ndarray]) -> np.ndarray:
+    def call(self, data: dict[str, Any]) -> Any:
         work = self.work
         if work.op == "conv2d_forward":
             return self.kernel(data["x"], data["w"], data["b"], *work.window)
@@ -65,6 +63,7 @@ class OwnJob:
     def contestant(self, writable: bool) -> Contestant:
         shared = self.with_weights(writable)
         sets = [one | shared for one in self.sets]
+        sample = sampler(self.place.name)
         return lambda repeats: sample(lambda i: self.call(sets[i % len(sets)]), repeats)
 
     def prove(self, truths: list[Truth]) -> Proof:
@@ -73,7 +72,7 @@ class OwnJob:
             shared = self.with_weights(writable)
             for number, truth in enumerate(truths):
                 data = self.activations(number) | shared
-                proof &= gate.prove(self.work, lambda data=data: self.call(data), data, truth)
+                proof &= gate.prove(self.work, lambda data=data: self.call(data), data, truth, self.place)
         return proof
 
 
@@ -94,7 +93,7 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
     truths = gate.truths(work)
     jobs, contestants, proofs, refused = {}, {}, {}, {}
     for name, kernel in kernels.items():
-        job = OwnJob(work, kernel)
+        job = OwnJob(work, kernel, setting.device)
         try:
             proofs[name] = job.prove(truths)
         except ShapeError as error:
@@ -103,7 +102,7 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         if proofs[name].passed:
             jobs[name] = job
             contestants[name] = job.contestant(writable=not work.uses_weights)
-            if _has_transform(work, name):
+            if _has_transform(work, name, setting.device):
                 contestants[f"{name} {record.TRANSFORM}"] = job.contestant(writable=True)
     baselines, baseline_proofs = _baselines(work, truths, setting.peer)
     if contestants:
@@ -113,8 +112,9 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         algorithm = rungs.chosen(setting.device, work) if own else name
         row = record.row(
             op=work.op, layer=work.layer, shape=work.shape, layout="channels_last", dtype=work.dtype,
-            params=work.params, device=setting.device, kernel=name, algorithm=algorithm, flop=work.flop,
-            bytes=work.bytes, floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, work.dtype),
+            precision=work.precision, params=work.params, device=setting.device, kernel=name, algorithm=algorithm,
+            flop=work.flop, bytes=work.bytes,
+            floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, gate.accuracy(work)),
             cold=work.cold(setting.cache_bytes), sets=work.sets,
         )  # fmt: skip
         if name in refused:
@@ -122,16 +122,18 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         else:
             record.judge(row, proofs[name], baseline_proofs)
         if name in jobs:
-            alternatives = {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if _has_transform(work, name) else {}
+            alternatives = (
+                {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if _has_transform(work, name, setting.device) else {}
+            )
             record.fill(row, taken, name, alternatives, tuple(baselines))
         yield row
     if setting.peer:
         setting.peer.ask("drop")
 
 
-def _has_transform(work: Convolution, name: str) -> bool:
-    """Whether kernel `name` may derive something from weights: the reference does not."""
-    return work.uses_weights and name != rungs.NUMPY
+def _has_transform(work: Convolution, name: str, device: str) -> bool:
+    """Whether kernel `name` may derive something from weights: neither the reference nor CUDA's do."""
+    return work.uses_weights and name != rungs.NUMPY and not device.startswith("cuda")
 
 
 def _baselines(

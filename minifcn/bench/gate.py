@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..device import Device
 from ..kernels import memory, reference
 from . import inputs
 from .work import Convolution
 
-TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "3xtf32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2}
 WHOLE = 2e8  # FLOP up to which all channels are compared
 CHANNELS = 6
 SEEDS = 2  # proofs of a small case; a large one has one
@@ -48,6 +50,11 @@ RIGHT = Proof(0.0, 0.0)
 def _worst(a: float, b: float) -> float:
     """The larger one; NaN is the worst."""
     return max(a, b) if a == a and b == b else math.nan
+
+
+def accuracy(work: Any) -> str:
+    """What decides how much a convolution or network may be off: its dtype, or a precision below float32's."""
+    return work.dtype if work.precision == "float32" or work.dtype == "float64" else work.precision
 
 
 def errors(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
@@ -109,7 +116,7 @@ class Truth:
             found = C(found, 1)
         else:
             found = C(K(found, 0), 1)
-        return compare("the output", found, self.value, TOLERANCES[work.dtype])
+        return compare("the output", found, self.value, TOLERANCES[accuracy(work)])
 
 
 class _Look:
@@ -139,26 +146,27 @@ def truths(work: Convolution) -> list[Truth]:
 # --- a kernel of ours, or a user's ---
 
 
-def poison(shape: tuple[int, ...], dtype: str) -> None:
-    """Leave NaN in the memory that an array of this shape will get from the pool next."""
-    memory.empty(shape, np.dtype(dtype)).fill(np.nan)
+def poison(place: Device, shape: tuple[int, ...], dtype: str) -> None:
+    """Leave NaN in the memory that an array of this shape will get from the device's pool next."""
+    empty = memory.empty if place.xp is np else place.xp.empty
+    empty(shape, np.dtype(dtype)).fill(np.nan)
 
 
-def prove(work: Convolution, call: Callable, data: dict[str, np.ndarray], truth: Truth) -> Proof:
-    """`call()` twice, on the arrays `data`: right, the same bits, inputs untouched."""
+def prove(work: Convolution, call: Callable, data: dict[str, Any], truth: Truth, place: Device) -> Proof:
+    """`call()` twice, on the arrays `data` of the device `place`: right, the same bits, inputs untouched."""
     before = {name: array.copy() for name, array in data.items()}
     outputs = []
     for _ in range(2):
         for shape in (work.x_shape, work.w_shape, work.y_shape):
-            poison(shape, work.dtype)
+            poison(place, shape, work.dtype)
         try:
-            outputs.append(np.array(call()))
+            outputs.append(np.array(place.to_host(call())))
         except ValueError as error:  # numpy's answer to a write into a read-only input
             if "read-only" not in str(error):
                 raise
             return Proof(math.nan, math.nan, (f"it writes to a read-only input ({error})",))
     proof = truth.prove(outputs[0])
-    broken = [name for name, array in data.items() if not np.array_equal(array, before[name], equal_nan=True)]
+    broken = [name for name, array in data.items() if not bool((array == before[name]).all())]
     if broken:
         proof &= Proof(0.0, 0.0, (f"it changes its input {', '.join(broken)}",))
     if outputs[0].tobytes() != outputs[1].tobytes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def works(network: Network) -> Iterator[Convolution]:
     for op in OPS:
         for index, (name, geo, order) in enumerate(found):
             if index or op != "conv2d_backward_input":
-                yield from_geometry(op, name, geo, network.dtype, order)
+                yield replace(from_geometry(op, name, geo, network.dtype, order), precision=network.precision)
 
 
 def from_geometry(

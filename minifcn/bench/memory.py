@@ -1,7 +1,8 @@
 """Peak memory of one side alone, in a fresh process: a few steps, nothing else.
 
 The peak is the largest resident size since everything was imported (Linux: VmHWM, reset through /proc/self/clear_refs),
-minus the resident size before the network was built; both are said.
+minus the resident size before the network was built; both are said. On a GPU: what the allocator of each side took from
+it at most.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from typing import Any
 
 from ..errors import MinifcnError
+from .devices import GPU
 from .peer import BASELINES, environment
 from .work import Network
 
@@ -64,19 +66,28 @@ def measure(side: str, work: Network, threads: int, device: str = "cpu", form: s
 def _job(side: str, work: Network, threads: int, device: str, form: str) -> Any:
     """A function that builds the job; all imports are done before."""
     if side in BASELINES:
-        import torch
+        from .torch_peer import NetworkJob, Service
 
-        from .torch_peer import NetworkJob
-
-        torch.set_num_threads(threads)
+        Service().start(threads, device)
         return lambda: NetworkJob(work, form)
     from ..device import get_device
     from ..kernels.settings import settings
     from .networks import OwnNetwork
 
-    settings.threads = threads
+    settings.threads, settings.precision = threads, work.precision
     get_device(device).kernel("conv2d_forward")  # loads all kernels
     return lambda: OwnNetwork(work, device)
+
+
+def _gpu_peak(side: str) -> int:
+    """Bytes that the allocator of `side` took from the GPU."""
+    if side in BASELINES:
+        import torch
+
+        return torch.cuda.max_memory_reserved()
+    import cupy
+
+    return cupy.get_default_memory_pool().total_bytes()
 
 
 def _main() -> None:
@@ -88,6 +99,8 @@ def _main() -> None:
     for number in range(CALLS):
         job.call(number)
     found = {"peak_bytes": resident()[1] - before, "before_bytes": before, "reset": was_reset, "calls": CALLS}
+    if device == GPU:
+        found |= {"peak_bytes": _gpu_peak(side), "before_bytes": 0}
     if side == "minifcn":
         from ..kernels import memory
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..device import replaced
+from ..device import get_device, replaced
 from ..errors import MinifcnError
 from ..kernels.settings import settings
 from ..optim import SGD
 from ..tensor import Tensor, no_grad
 from . import gate, inputs, record
 from .convolutions import Setting
+from .devices import sampler
 from .gate import RIGHT, Proof
 from .peer import FORMATS
-from .quiet import sample
 from .rounds import NETWORK, Contestant, take
 from .work import Network
 
@@ -32,6 +32,9 @@ IGNORE = 255
 TOLERANCES = {
     "float32": {"logits": 1e-4, "loss": 1e-5, "gradient": 1e-2},
     "float64": {"logits": 1e-11, "loss": 1e-12, "gradient": 1e-9},
+    "3xtf32": {"logits": 1e-4, "loss": 1e-5, "gradient": 1e-2},
+    "tf32": {"logits": 1e-2, "loss": 1e-3, "gradient": 2e-1},
+    "bfloat16": {"logits": 5e-2, "loss": 1e-2, "gradient": 5e-1},
 }
 
 
@@ -39,7 +42,7 @@ class OwnNetwork:
     """Our side of `work`: built as a user builds it, with the weights of `inputs`."""
 
     def __init__(self, work: Network, device: str, data: bool = True) -> None:
-        self.work, self.device = work, device
+        self.work, self.place = work, get_device(device)
         about = {"backbone": work.net, "classes": work.classes, "dropout": work.dropout, "dtype": work.dtype}
         self.network = models.build(work.model, **about).to(device)
         for name, parameter in self.network.named_parameters():
@@ -50,21 +53,23 @@ class OwnNetwork:
         self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)] if data else []
         self.steps = 0
 
-    def _set(self, number: int) -> tuple[Tensor, np.ndarray]:
+    def _set(self, number: int) -> tuple[Tensor, Any]:
         images = inputs.images(self.work, number)
         pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # channels last, as a picture is read and loaded
-        return Tensor(pixels.transpose(0, 3, 1, 2), device=self.device), inputs.labels(self.work, number)
+        labels = self.place.asarray(inputs.labels(self.work, number))
+        return Tensor(pixels.transpose(0, 3, 1, 2), device=self.place), labels
 
-    def step(self, number: int) -> float:
+    def step(self, number: int) -> Tensor:
+        """The loss, which nobody has waited for."""
         images, target = self.sets[number % len(self.sets)]
         self.network.at_step(0, self.steps).zero_grad()
         loss = self.network.loss(images, target, ignore_index=IGNORE)
         loss.backward()
         self.optimizer.step(self.work.LR)
         self.steps += 1
-        return loss.item()
+        return loss
 
-    def infer(self, number: int) -> np.ndarray:
+    def infer(self, number: int) -> Any:
         with no_grad():
             return self.network.labels(self.sets[number % len(self.sets)][0])
 
@@ -72,6 +77,7 @@ class OwnNetwork:
         return self.step(number) if self.work.task == "step" else self.infer(number)
 
     def contestant(self) -> Contestant:
+        sample = sampler(self.place.name)
         return lambda repeats: sample(self.call, repeats)
 
     def proof(self, number: int) -> dict[str, np.ndarray]:
@@ -91,7 +97,7 @@ class OwnNetwork:
         else:
             with no_grad():
                 labels = self.network.labels(images)
-            found["labels"] = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+            found["labels"] = labels.numpy() if isinstance(labels, Tensor) else self.place.to_host(labels)
         return found
 
 
@@ -108,9 +114,9 @@ def worst_by_kind(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) ->
     return {kind: record.finite(value) for kind, value in sorted(worst.items())}
 
 
-def compare(found: dict[str, np.ndarray], truth: dict[str, np.ndarray], dtype: str) -> Proof:
+def compare(found: dict[str, np.ndarray], truth: dict[str, np.ndarray], accuracy: str) -> Proof:
     """Every quantity by its L2 error; a label may differ only where float64 leaves both classes equal to rounding."""
-    proof, limits = RIGHT, TOLERANCES[dtype]
+    proof, limits = RIGHT, TOLERANCES[accuracy]
     if set(found) != set(truth):
         return Proof(np.nan, np.nan, (f"quantities differ: {', '.join(sorted(set(found) ^ set(truth)))}",))
     for name, value in found.items():
@@ -136,11 +142,11 @@ def _compare_labels(labels: np.ndarray, logits: np.ndarray, tolerance: float) ->
 
 def _truth(work: Network, setting: Setting) -> tuple[str, dict[str, np.ndarray]]:
     """(whose, what) in float64."""
-    wide = replace(work, dtype="float64")
+    wide = replace(work, dtype="float64", precision="float32")
     if setting.peer:
         return "torch float64", setting.peer.ask("truth", wide, 0)
-    with settings.using(convolution="exact"):
-        return "own float64, exact convolutions", OwnNetwork(wide, setting.device, data=False).proof(0)
+    with settings.using(convolution="exact", precision="float32"):
+        return "own float64, exact convolutions", OwnNetwork(wide, "cpu", data=False).proof(0)
 
 
 def _noting(called: set[str], name: str, kernel: Callable) -> Callable:
@@ -156,17 +162,19 @@ def _noting(called: set[str], name: str, kernel: Callable) -> Callable:
 def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[dict[str, Any], str]:
     """The row of `work`, kernels of a user's in the device's place, and whose float64 it was held against."""
     whose, truth = _truth(work, setting)
+    accuracy = gate.accuracy(work)
     peer, baseline_proofs, contestants = setting.peer, {}, {}
     result = record.row(
         op=work.task, layer=work.name, shape=work.shape, layout="channels_last", dtype=work.dtype,
-        device=setting.device, kernel=" + ".join([record.OWN, *(function.__name__ for function in kernels.values())]),
+        precision=work.precision, device=setting.device,
+        kernel=" + ".join([record.OWN, *(function.__name__ for function in kernels.values())]),
         algorithm=settings.convolution, cold=True, sets=work.sets,
         params={"size": work.size, "batch": work.batch, "classes": work.classes},
     )  # fmt: skip
     for form in FORMATS if peer else ():
         name = f"{peer.baseline} {form}"
         peer.ask("prepare", name, work, form)
-        baseline_proofs[name] = compare(peer.ask("proof", name, 0), truth, work.dtype)
+        baseline_proofs[name] = compare(peer.ask("proof", name, 0), truth, accuracy)
         if baseline_proofs[name].passed:
             contestants[name] = lambda repeats, name=name: peer.ask("time", name, repeats)
     called: set[str] = set()
@@ -179,15 +187,15 @@ def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[
             f"--kernel: {work.name} ({work.task}) never calls {', '.join(unused)}, so nothing was measured"
         )
     with replaced(setting.device, **kernels):
-        proof = compare(found, truth, work.dtype)
+        proof = compare(found, truth, accuracy)
         result["errors_by_kind"] = worst_by_kind(found, truth)
         del found, truth
         record.judge(result, proof, baseline_proofs)
         if proof.passed:
             everyone = {record.OWN: own.contestant()} | contestants
             taken = take(everyone, setting.budget, record.OWN, tuple(contestants), NETWORK)
-            last = own.call(0)
-            if work.task == "step" and not np.isfinite(last):
+            last = own.call(0).item() if work.task == "step" else 0.0
+            if not np.isfinite(last):
                 proof = Proof(np.nan, np.nan, (f"the loss became {last} after {own.steps} steps",))
                 record.judge(result, proof, {})
             else:

@@ -24,7 +24,12 @@ FORMATS = ("nchw", "channels_last")
 # that keep it.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000", "MALLOC_TOP_PAD_": "67108864"}
 TUNED = "MINIFCN_PEER_TUNED"  # set for a PyTorch that is told what it could do faster
-BASELINES = {"torch": {}, "torch-tuned": KEEP_MEMORY | {TUNED: "1"}}  # what their process finds in its environment
+COMPILED = "MINIFCN_PEER_COMPILED"  # and for one that compiles its networks
+BASELINES = {  # what their process finds in its environment
+    "torch": {},
+    "torch-tuned": KEEP_MEMORY | {TUNED: "1"},
+    "torch-compile": KEEP_MEMORY | {TUNED: "1", COMPILED: "1"},
+}
 
 
 class PeerError(MinifcnError):
@@ -51,9 +56,9 @@ def require(baseline: str) -> None:
 
 
 class Peer:
-    """PyTorch in a process of its own; a context manager."""
+    """PyTorch in a process of its own, on the GPU for device "cuda"; a context manager."""
 
-    def __init__(self, baseline: str, threads: int) -> None:
+    def __init__(self, baseline: str, threads: int, device: str = "cpu") -> None:
         require(baseline)
         self.baseline = baseline
         ours, theirs = socket.socketpair()
@@ -64,7 +69,7 @@ class Peer:
                 env=environment(threads, baseline),
             )
         self._connection = Connection(ours.detach())
-        self.versions: dict[str, str] = self.ask("start", threads)
+        self.versions: dict[str, str] = self.ask("start", threads, device)
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """The peer's answer. Raises PeerError with its message where it failed or ended."""

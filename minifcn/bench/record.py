@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import MinifcnError
 from ..files import write_json
-from . import machine, statistics
+from . import devices, machine, statistics
 from .ceilings import Ceilings, steady
 from .gate import Proof
 from .rounds import AGAIN, Budget, Rounds
@@ -23,7 +23,7 @@ from .work import DIRECTIONS
 SCHEMA = "minifcn-bench/1"
 OWN = "minifcn"  # the kernel of a device as it stands, in the column `kernel`
 TRANSFORM = "with transform"  # of writable weights, whose transform no call can keep
-PRECISION = {"float32": "f32", "float64": "f64"}
+PRECISION = {"float32": "f32", "float64": "f64", "3xtf32": "3xtf32", "tf32": "tf32", "bfloat16": "bf16"}
 
 
 class RecordError(MinifcnError):
@@ -33,12 +33,12 @@ class RecordError(MinifcnError):
 # --- rows ---
 
 
-def row(*, dtype: str, floor: float | None = None, **about: Any) -> dict[str, Any]:
+def row(*, dtype: str, precision: str = "float32", floor: float | None = None, **about: Any) -> dict[str, Any]:
     """A row without times: what was computed, by what, and how long it takes at least (`floor`, seconds)."""
     floor_us = None if floor is None else _us(floor)
     return about | {
         "dtype": dtype,
-        "precision": PRECISION[dtype],
+        "precision": PRECISION[dtype if precision == "float32" else precision],
         "floor_us": floor_us,
         "error": None,
         "gate": "missing",
@@ -95,7 +95,7 @@ def derive(row: dict[str, Any], steady: bool = True) -> None:
     medians = {name: statistics.median(one) for name, one in row["baselines_us"].items()}
     row["baseline_medians_us"] = medians
     if not medians:
-        row["verdict"] = "no baseline"
+        row["verdict"] = "no baseline" if row["device"] != devices.SIMULATED else "simulated"
         return
     row["baseline"] = min(medians, key=medians.get)
     opponent = row["baselines_us"][row["baseline"]]
@@ -108,6 +108,8 @@ def derive(row: dict[str, Any], steady: bool = True) -> None:
     for label, one in row["alternatives_us"].items():
         row["alternatives"][label] |= _against(opponent, one)
     row["verdict"] = statistics.verdict(tuple(row["ratio_ci"]), itself) if steady else "busy"
+    if row["device"] == devices.SIMULATED:
+        row["verdict"] = "simulated"
 
 
 def _against(opponent: list[float], own: list[float]) -> dict[str, Any]:
@@ -135,13 +137,14 @@ def finite(value: float) -> float | None:
 # --- records ---
 
 
-def start(command: list[str], threads: int, seed: int = 0) -> dict[str, Any]:
+def start(command: list[str], threads: int, device: str = "cpu") -> dict[str, Any]:
     """A record without rows."""
     return {
         "schema": SCHEMA,
         "command": command,
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.facts(threads) | {"load": [machine.load(), None]},
+        "device": device,
+        "machine": machine.facts(threads) | {"load": [machine.load(), None]} | devices.facts(device),
         "versions": machine.versions(),
         "results": [],
     }
@@ -164,6 +167,8 @@ def finish(record: dict[str, Any], before: Ceilings, after: Ceilings) -> None:
     record["ceilings"] = before.as_dict()
     record["calibration"] = {"before": before.as_dict(), "after": after.as_dict(), "ok": steady(before, after)}
     record["machine"]["load"][1] = machine.load()
+    if "gpu" in record["machine"]:
+        record["machine"]["gpu"]["state"].append(devices.state(record["device"]))
     summarise(record)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .devices import NOT_TIMES, SIMULATED
 from .record import TRANSFORM
 
 VERDICT_STYLE = {"faster": "green", "slower": "yellow", "WRONG": "bold red", "void": "red", "busy": "red"}
@@ -113,6 +114,8 @@ def summary(record: dict[str, Any]) -> list[str]:
         f"calibration before / after: {before['fp32_gflops']:.0f} / {after['fp32_gflops']:.0f} GFLOP/s, "
         f"{before['copy_gbs']:.0f} / {after['copy_gbs']:.0f} GB/s ({state})"
     )
+    if record.get("device") == SIMULATED:
+        lines.append(NOT_TIMES)
     lines.append(facts(record))
     return lines
 
@@ -124,7 +127,8 @@ def facts(record: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     commit = f" at {versions['git']}{' with changes' if versions.get('dirty') else ''}" if "git" in versions else ""
     own = f"minifcn {versions['minifcn']}{commit}"
-    return f"{machine['cpu']}, {machine['threads']} threads; {own}; {libraries}; {record['utc']}"
+    where = machine["gpu"]["name"] if "gpu" in machine else f"{machine['cpu']}, {machine['threads']} threads"
+    return f"{where}; {own}; {libraries}; {record['utc']}"
 
 
 def markdown(record: dict[str, Any]) -> str:

@@ -6,12 +6,18 @@ The networks use nothing of minifcn but the numbers of `inputs`: their sizes are
 window, upsampled maps lose the surplus at the end). Both memory formats are offered, weights and activations alike. The
 optimiser is SGD as it comes, or the fused one in a tuned process (5 times faster on 103 million weights). Upsampling is
 the transposed convolution of the paper, in channels_last measured faster than `interpolate` with a zero border.
+
+On a GPU a tuned process lets cuDNN try its algorithms, and a compiled one hands networks to `torch.compile`. Products
+have the precision of the other side, no more and no less: strict float32, TF32, or bfloat16, which is that of all
+arrays of a single convolution and of an inference, and automatic mixed precision in a training step.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,8 +25,8 @@ import numpy as np
 import torch
 
 from . import inputs
-from .peer import TUNED
-from .quiet import sample
+from .peer import COMPILED, TUNED
+from .quiet import LEAD, sample
 from .work import Convolution, Network
 
 F = torch.nn.functional
@@ -35,6 +41,46 @@ STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn8s-at-once": 8}
 SCALES = {"fcn8s-at-once": (0.01, 0.0001)}  # of the skips from pool4 and pool3
 
 
+# --- where and how precisely ---
+
+
+def gpu() -> bool:
+    """Whether this process was started for a GPU: `Service.start` says so."""
+    return torch.get_default_device().type == "cuda"
+
+
+def pin(precision: str) -> None:
+    """Let products of float32 be TF32 where `precision` is that, and strict float32 elsewhere."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = TUNED in os.environ
+
+
+def on_device(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).to(torch.get_default_device())
+
+
+def on_host(tensor: torch.Tensor) -> np.ndarray:
+    """As NumPy; bfloat16, which that lacks, as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def timed(call: Callable[[int], Any], repeats: int) -> float:
+    """Seconds a call: `quiet.sample`, or by the events of a GPU."""
+    if not gpu():
+        return sample(call, repeats)
+    awake = time.perf_counter() + LEAD
+    while repeats > 1 and time.perf_counter() < awake:
+        call(repeats)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for i in range(repeats):
+        call(i)
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / repeats
+
+
 # --- one convolution -------------------------------------------------------------------------------------------
 
 
@@ -43,13 +89,16 @@ class ConvolutionJob:
 
     def __init__(self, work: Convolution, form: str) -> None:
         self.work, self.format = work, FORMATS[form]
+        pin(work.precision)
         self.shared = {name: self._tensor(array) for name, array in inputs.weights(work).items()}
         if "w" not in self.shared:  # its values are not read, but its shape is
             self.shared["w"] = self._tensor(np.empty(work.w_shape, work.dtype))
         self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
+        tensor = on_device(array)
+        if self.work.precision == "bfloat16":
+            tensor = tensor.to(torch.bfloat16)
         return tensor.contiguous(memory_format=self.format) if array.ndim == 4 else tensor
 
     def _set(self, number: int) -> dict[str, torch.Tensor]:
@@ -70,10 +119,10 @@ class ConvolutionJob:
         return found[0] if mask[0] else found[1]
 
     def output(self, number: int) -> np.ndarray:
-        return self.call(self._set(number)).numpy()
+        return on_host(self.call(self._set(number)))
 
     def time(self, repeats: int) -> float:
-        return sample(lambda i: self.call(self.sets[i % len(self.sets)]), repeats)
+        return timed(lambda i: self.call(self.sets[i % len(self.sets)]), repeats)
 
 
 # --- a network -------------------------------------------------------------------------------------------------
@@ -136,34 +185,51 @@ class NetworkJob:
 
     def __init__(self, work: Network, form: str, data: bool = True) -> None:
         self.work, self.format, self.dtype = work, FORMATS[form], getattr(torch, work.dtype)
-        self.net = FCN(work.model, work.net, work.classes, work.dropout).to(self.dtype)
+        pin(work.precision)
+        self.mixed = work.precision == "bfloat16" and work.task == "step"
+        self.net = FCN(work.model, work.net, work.classes, work.dropout).to(torch.get_default_device(), self.dtype)
         with torch.no_grad():
             for name, parameter in self.net.named_parameters():
-                parameter.copy_(torch.from_numpy(inputs.parameter(name, tuple(parameter.shape), work.dtype)))
-        self.net.to(memory_format=self.format)
+                parameter.copy_(on_device(inputs.parameter(name, tuple(parameter.shape), work.dtype)))
+        if work.precision == "bfloat16" and not self.mixed:
+            self.dtype = torch.bfloat16
+        self.net.to(dtype=self.dtype, memory_format=self.format)
         if work.task == "infer":
             self.net.requires_grad_(False).eval()
         rule = {"lr": work.LR, "momentum": work.MOMENTUM, "weight_decay": work.WEIGHT_DECAY}
         self.optimizer = torch.optim.SGD(self.net.parameters(), **rule, fused=TUNED in os.environ or None)
         self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)] if data else []
+        self.loss, self.labels = self._loss, self._labels
+        if COMPILED in os.environ and work.dtype == "float32":
+            mode = "reduce-overhead" if gpu() else "default"  # on a GPU: with CUDA graphs
+            self.loss, self.labels = (torch.compile(one, mode=mode) for one in (self._loss, self._labels))
 
     def _set(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.from_numpy(inputs.images(self.work, number)).contiguous(memory_format=self.format)
-        return images, torch.from_numpy(inputs.labels(self.work, number))
+        images = on_device(inputs.images(self.work, number)).to(dtype=self.dtype, memory_format=self.format)
+        return images, on_device(inputs.labels(self.work, number))
+
+    def _loss(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed):
+            return F.cross_entropy(self.net(images), target, ignore_index=255)
+
+    def _labels(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images).argmax(1)
 
     def step(self, number: int) -> torch.Tensor:
         images, target = self.sets[number % len(self.sets)]
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.net(images), target, ignore_index=255)
+        loss = self.loss(images, target)
         loss.backward()
         self.optimizer.step()
         return loss
 
     def infer(self, number: int) -> torch.Tensor:
         with torch.inference_mode():
-            return self.net(self.sets[number % len(self.sets)][0]).argmax(1)
+            return self.labels(self.sets[number % len(self.sets)][0])
 
     def call(self, number: int) -> torch.Tensor:
+        if COMPILED in os.environ:  # what the graph of the last call returned may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()
         return self.step(number) if self.work.task == "step" else self.infer(number)
 
     def proof(self, number: int) -> dict[str, np.ndarray]:
@@ -171,21 +237,22 @@ class NetworkJob:
         images, target = self._set(number)
         self.net.eval()
         self.optimizer.zero_grad()
-        logits = self.net(images)
-        found = {"logits": logits.detach().numpy()}
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed):
+            found = {"logits": on_host(self.net(images))}
         if self.work.task == "step":
-            loss = F.cross_entropy(logits, target, ignore_index=255)
+            loss = self.loss(images, target)
             loss.backward()
-            found["loss"] = loss.detach().numpy()
-            found |= {name: parameter.grad.numpy() for name, parameter in self.net.named_parameters()}
+            found["loss"] = on_host(loss)
+            found |= {name: on_host(parameter.grad) for name, parameter in self.net.named_parameters()}
             self.optimizer.zero_grad()
             self.net.train()
         else:
-            found["labels"] = logits.argmax(1).numpy()
+            with torch.inference_mode():
+                found["labels"] = on_host(self.labels(images))
         return found
 
     def time(self, repeats: int) -> float:
-        return sample(self.call, repeats)
+        return timed(self.call, repeats)
 
 
 # --- the service -----------------------------------------------------------------------------------------------
@@ -197,8 +264,18 @@ class Service:
     def __init__(self) -> None:
         self.jobs: dict[Any, ConvolutionJob | NetworkJob] = {}
 
-    def start(self, threads: int) -> dict[str, str]:
+    def start(self, threads: int, device: str = "cpu") -> dict[str, str]:
+        """Of PyTorch: its versions. Computes on a GPU for device "cuda", else on the processor."""
         torch.set_num_threads(threads)
+        if device == "cuda":
+            if not torch.cuda.is_available():
+                raise RuntimeError("this PyTorch has no GPU: it needs one built for CUDA, and a driver")
+            torch.set_default_device("cuda")
+            return {
+                "torch": torch.__version__,
+                "cudnn": str(torch.backends.cudnn.version()),
+                "cuda": torch.version.cuda,
+            }
         torch.backends.mkldnn.set_flags(True)
         onednn = [word for word in torch.__config__.show().split("\n") if "MKL-DNN" in word]
         return {"torch": torch.__version__, "onednn": onednn[0].strip(" -") if onednn else "none"}

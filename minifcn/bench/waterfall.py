@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..device import get_device, replaced
+from . import devices
 from .networks import OwnNetwork
 from .work import Network
 
@@ -48,7 +47,8 @@ def op_class(kernel: str) -> str:
 class _Clocks:
     """Seconds by (class, layer), of all kernels of a device."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, device: str) -> None:
+        self.wait = devices.waiter(device)
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         self.layers = {id(one.data): name.rpartition(".")[0] for name, one in network.named_parameters()}
         self.kept: list[Any] = []  # arrays whose identity names a layer must stay alive
@@ -65,6 +65,7 @@ class _Clocks:
         def timed(*arguments: Any, **named: Any) -> Any:
             started = time.perf_counter()
             result = kernel(*arguments, **named)
+            self.wait()
             self.seconds[kind, self._layer(kind, arguments)] += time.perf_counter() - started
             return result
 
@@ -74,7 +75,7 @@ class _Clocks:
         """The layer's name for a convolution; other kernels are told by their class alone."""
         if not kind.startswith("conv"):
             return ""
-        arrays = [one for one in arguments if isinstance(one, np.ndarray)]
+        arrays = [one for one in arguments if hasattr(one, "dtype") and one.ndim]
         layer = next((self.layers[id(one)] for one in arrays if id(one) in self.layers), "")
         for one in arrays if layer else ():  # x and dy name the layer to the gradients that do not see its weights
             if id(one) not in self.layers:
@@ -87,7 +88,7 @@ def measure(work: Network, device: str, kernels: dict[str, Callable]) -> list[di
     """[{"class", "layer", "us", "share"}] of a step, the largest class first; the classes add up to the step."""
     own = OwnNetwork(work, device)
     place = get_device(device)
-    clocks = _Clocks(own.network)
+    clocks = _Clocks(own.network, device)
     with replaced(device, **kernels):
         timed = {name: clocks.around(name, place.kernel(name)) for name in place.kernel_names}
     with replaced(device, **timed):
@@ -99,6 +100,7 @@ def measure(work: Network, device: str, kernels: dict[str, Callable]) -> list[di
         for number in range(STEPS):
             own.step(number)
             clocks.forget()
+        clocks.wait()
         total = time.perf_counter() - started
     clocks.seconds[REST, ""] = total - sum(clocks.seconds.values())
     by_class: dict[str, float] = defaultdict(float)

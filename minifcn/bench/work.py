@@ -36,6 +36,7 @@ class Convolution:
     dtype: str = "float32"
     w_order: tuple[int, ...] = (0, 1, 2, 3)  # axes of our weights in memory, outermost first
     sets: int = 1  # of activations, used in turn
+    precision: str = "float32"  # of products, on both sides: one of `kernels.settings.PRECISIONS`
 
     @property
     def window(self) -> tuple[Pair, Pair, Pair, int]:
@@ -123,6 +124,7 @@ class Network:
     dtype: str = "float32"
     dropout: float = 0.5
     sets: int = 4  # batches of images, used in turn
+    precision: str = "float32"  # of products, on both sides
 
     LR, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import models
-from ..bench import ceilings, compare, layers, machine, memory, networks, readme, record, rungs, tables, waterfall
+from ..bench import ceilings, compare, devices, layers, memory, networks, readme, record, rungs, tables, waterfall
 from ..bench.convolutions import Setting
 from ..bench.layers import Kernels
 from ..bench.peer import BASELINES, Peer
@@ -78,9 +79,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, budget: Budget) -> None:
-    parser.add_argument("--dtype", default="float32", choices=tuple(record.PRECISION), help="default: float32")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: float32")
     parser.add_argument(
-        "--baseline", choices=tuple(BASELINES), help="beside PyTorch as it is, or tuned so that it keeps its memory"
+        "--baseline",
+        choices=tuple(BASELINES),
+        help="beside PyTorch as it is; tuned to keep its memory and choose its algorithms; or its networks compiled",
     )
     parser.add_argument(
         "--kernel",
@@ -119,9 +122,8 @@ def _network(arguments: argparse.Namespace) -> Network:
         if getattr(arguments, name) < 1:
             raise MinifcnError(f"--{name} (={getattr(arguments, name)}) must be at least 1")
     task = arguments.what if arguments.what != "layers" else "step"
-    return Network(
-        task, arguments.model, arguments.net, _size(arguments.size), arguments.batch, arguments.classes, arguments.dtype
-    )
+    size, about = _size(arguments.size), (arguments.batch, arguments.classes, arguments.dtype)
+    return Network(task, arguments.model, arguments.net, size, *about, precision=settings.precision)
 
 
 SHAPES = ("1x64x56x56->64", "4x128x32x32->128", "1x256x28x28->256")
@@ -142,7 +144,8 @@ def _works(arguments: argparse.Namespace) -> list[Convolution]:
             raise MinifcnError(f"--shape (={text!r}): groups (={groups}) must divide the channels (={C})")
         w_shape = (K, C // groups, window["k"], window["k"])
         geo = geometry.conv2d((N, C, H, W), w_shape, window["s"], padding, window["d"], groups)
-        found.append(layers.from_geometry(arguments.op, "", geo, arguments.dtype))
+        work = layers.from_geometry(arguments.op, "", geo, arguments.dtype)
+        found.append(replace(work, precision=settings.precision))
     return found
 
 
@@ -167,7 +170,7 @@ def _network_row(arguments: argparse.Namespace, setting: Setting, kernels: dict[
         row["memory"] = {"minifcn": memory.measure("minifcn", work, settings.threads, setting.device)}
         if row.get("baseline"):
             side, form = row["baseline"].split()
-            row["memory"]["baseline"] = memory.measure(side, work, settings.threads, form=form)
+            row["memory"]["baseline"] = memory.measure(side, work, settings.threads, setting.device, form)
     return row
 
 
@@ -222,16 +225,19 @@ def _run_measurement(arguments: argparse.Namespace) -> int:
     kernels = [load_kernel(text, arguments.device) for text in arguments.kernel]
     for name, _ in kernels:
         get_device(arguments.device).kernel(name)
-    found = record.start(["minifcn", *sys.argv[1:]], settings.threads) | {"kind": arguments.what}
-    before = ceilings.measure(settings.threads)
+    device = arguments.device
+    found = record.start(["minifcn", *sys.argv[1:]], settings.threads, device) | {"kind": arguments.what}
+    before = ceilings.measure(settings.threads, device)
     with ExitStack() as stack:
-        peer = stack.enter_context(Peer(arguments.baseline, settings.threads)) if arguments.baseline else None
+        peer = stack.enter_context(Peer(arguments.baseline, settings.threads, device)) if arguments.baseline else None
         if peer:
             found["versions"] |= peer.versions
-        setting = Setting(arguments.device, budget, before, machine.last_cache_bytes(), peer)
-        found["settings"] = record.settings(budget, convolution=settings.convolution, baseline=arguments.baseline)
+        setting = Setting(device, budget, before, devices.cache_bytes(device), peer)
+        found["settings"] = record.settings(
+            budget, convolution=settings.convolution, precision=settings.precision, baseline=arguments.baseline
+        )
         found["results"] = _watched(arguments.what, _measure(arguments, setting, kernels))
-    record.finish(found, before, ceilings.measure(settings.threads))
+    record.finish(found, before, ceilings.measure(settings.threads, device))
     return _report(arguments, found)
 
 

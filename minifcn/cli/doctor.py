@@ -7,6 +7,7 @@ import os
 import platform
 from importlib import metadata
 
+from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
@@ -43,11 +44,28 @@ def _version(library: str) -> str:
 
 
 def _device(name: str) -> str:
-    """A device with the number of its kernels, or why this machine does not have it."""
+    """A device with the number of its kernels, or that this machine does not have it."""
     try:
         return f"{name} ({len(get_device(name).kernel_names)} kernels)"
-    except DeviceError as error:
-        return f"no {name}: {error}"
+    except DeviceError:
+        return f"no {name} (see below)"
+
+
+def _rows(rows: dict[str, str]) -> Table:
+    """Names, bold, and what is said of them."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _cuda() -> Table:
+    """What the devices cuda and cuda-sim need, part by part."""
+    from ..kernels.cuda.parts import parts
+
+    return _rows({part.name: part.about if part.present else f"missing: {part.about}" for part in parts()})
 
 
 def _machine() -> Table:
@@ -59,9 +77,6 @@ def _machine() -> Table:
     from ..kernels.cpu.vectors import REGISTERS, VECTOR_BYTES
     from ..kernels.settings import settings
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     cached = [os.path.join(root, file) for root, _, files in os.walk(FOLDER) for file in files]
     size = sum(os.path.getsize(file) for file in cached) / 2**20
     target = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
@@ -71,13 +86,11 @@ def _machine() -> Table:
         "libraries": ", ".join(f"{library} {_version(library)}" for library in LIBRARIES),
         "devices": ", ".join(_device(name) for name in known_devices()),
         "threads": f"{settings.threads} for {os.cpu_count()} cores",
-        "convolution": settings.convolution,
+        "convolution": f"{settings.convolution}, precision {settings.precision}",
         "compiled for": f"{target}, vectors of {8 * VECTOR_BYTES} bits, {REGISTERS} registers",
         "kernel cache": f"{FOLDER} ({len(cached)} files, {size:.1f} MiB)",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return _rows(rows)
 
 
 def _show(report: DatasetReport) -> None:
@@ -109,6 +122,8 @@ def _show(report: DatasetReport) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     console.print(_machine())
+    console.print("\n[bold]CUDA[/bold]")
+    console.print(_cuda())
     if arguments.data is None:
         return 0
     report = inspect_dataset(arguments.data, classes=arguments.classes)

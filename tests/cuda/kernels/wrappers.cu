@@ -28,3 +28,24 @@ __global__ void conversions(const float* x, unsigned* tf32, bfloat16* bf16, unsi
     bf16[i] = to_bfloat16(x[i]);
     pairs[i] = pack_bfloat16(x[i], to_float(bf16[i]));
 }
+
+__global__ void pack(const float* x, unsigned* pairs) { pairs[threadIdx.x] = pack_bfloat16(x[threadIdx.x], x[31 - threadIdx.x]); }
+
+__global__ void widen(const bfloat16* x, float* y) { y[threadIdx.x] = to_float(x[threadIdx.x]); }
+
+// first [32], second [32]: the first bytes[i] of x[31 - i], and all of it. Two groups, of which one may still be on its
+// way while the other is read.
+__global__ void copy(const uint4* x, const int* bytes, uint4* first, uint4* second) {
+    __shared__ uint4 rows[2][32];
+    const int i = threadIdx.x;
+    cp_async16(&rows[0][i], x + i, bytes[i]);
+    cp_async_commit();
+    cp_async16(&rows[1][i], x + i, 16);
+    cp_async_commit();
+    cp_async_wait<1>();
+    __syncthreads();
+    first[i] = rows[0][31 - i];
+    cp_async_wait<0>();
+    __syncthreads();
+    second[i] = rows[1][31 - i];
+}
