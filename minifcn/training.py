@@ -237,6 +237,7 @@ class Run:
                     f"A lower --lr is the usual cure"
                 )
             loss.backward(np.asarray(1 / len(batches), loss.dtype))
+            del images, loss  # and with them the batch's graph, before the next one's is built
         if config.clip_norm is not None:  # a limit on the sum, as in Caffe, is one on the mean by their number
             optim.clip_gradients(self.network.parameters(), config.clip_norm / len(batches))
         lr = self.schedule(standing.step)
