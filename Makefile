@@ -9,8 +9,10 @@ READY := $(VENV)/ready
 demo: $(READY)
 	$(BIN)/minifcn train
 
+# Tests share the cores; each of them may use all, so WORKERS=1 is for measuring one.
+WORKERS ?= auto
 test: $(READY)
-	$(BIN)/python -m pytest -m "not torch"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not torch"
 
 # Every gradient on this machine, in about two minutes; EXAMPLES=4 is a shorter look.
 EXAMPLES ?= 25
@@ -20,12 +22,12 @@ check: $(READY)
 # The same networks and ops in PyTorch: loss by loss, gradient by gradient.
 peers: $(READY)
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pytest -m torch
+	$(BIN)/python -m pytest -n $(WORKERS) -m torch
 
 # The code that NVRTC generates for GPUs: within its budget, and interpreted. No GPU is needed.
 nvrtc: $(READY)
 	$(BIN)/python -m pip install --quiet --editable ".[nvrtc]"
-	$(BIN)/python -m pytest -m nvrtc tests/cuda
+	$(BIN)/python -m pytest -n $(WORKERS) -m nvrtc tests/cuda
 
 # Everything that wants a GPU, on a machine that has one, with CuPy and PyTorch: at most nine minutes.
 gpu:
