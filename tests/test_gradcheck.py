@@ -482,7 +482,7 @@ def test_the_same_seed_gives_the_same_report():
 def test_arguments():
     with pytest.raises(MinifcnError, match="op 'conv3d' is not known; the ops are conv2d, "):
         check_op("conv3d")
-    with pytest.raises(DeviceError, match="device 'tpu' is not available"):
+    with pytest.raises(DeviceError, match="device 'tpu' is not known"):
         check_op("conv2d", "tpu")
     with pytest.raises(DeviceError, match="has no kernel 'conv9'"):
         check_op("conv2d", kernels={"conv9": relu})
