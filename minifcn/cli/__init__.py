@@ -27,6 +27,7 @@ COMMANDS = (
     "check",
     "explain",
     "align",
+    "experiment",
     "bench",
 )
 

@@ -6,7 +6,7 @@ import argparse
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -37,16 +37,22 @@ def _parser_of(setting: Field) -> dict[str, Any]:
     return {"type": kinds[setting.type.removesuffix(" | None")], "metavar": setting.name.upper()}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_training_settings(parser: Any, names: Collection[str]) -> None:
+    """An option for each of the settings `names` of a training; one that is not given leaves no attribute."""
     for setting in fields(TrainConfig):
-        default = "" if setting.default in (None, MISSING) else f" (default: {setting.default})"
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            dest=setting.name,
-            default=argparse.SUPPRESS,  # so that --resume can tell what was given
-            help=setting.metadata["help"].replace("%", "%%") + default,
-            **_parser_of(setting),
-        )
+        if setting.name in names:
+            default = "" if setting.default in (None, MISSING) else f" (default: {setting.default})"
+            parser.add_argument(
+                f"--{setting.name.replace('_', '-')}",
+                dest=setting.name,
+                default=argparse.SUPPRESS,  # so that --resume can tell what was given
+                help=setting.metadata["help"].replace("%", "%%") + default,
+                **_parser_of(setting),
+            )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_settings(parser, [setting.name for setting in fields(TrainConfig)])
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="settings from this file; options count over it")
     parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder of the run (default: runs/...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --run DIR where it stopped")
