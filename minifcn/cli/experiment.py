@@ -18,7 +18,7 @@ from .console import add_threads, console
 from .train import add_training_settings
 
 HELP = "repeat an experiment of the paper, with a figure, a table and what came out"
-OWN = {"stage_rate": float, "pretrain_epochs": int}  # settings of experiments that no training has
+OWN = ("stage_rate", "staged_only", "pretrain_epochs")  # settings of experiments that no training has
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("settings of single experiments")
     own.add_argument(
         "--stage-rate", type=float, default=argparse.SUPPRESS, help="skips: multiplies the rate at every stage"
+    )
+    own.add_argument(
+        "--staged-only",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="skips: leave out the nets that are trained in one go",
     )
     own.add_argument(
         "--pretrain-epochs", type=int, default=argparse.SUPPRESS, help="trunk: epochs of the classifier of shapes"

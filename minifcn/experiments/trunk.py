@@ -21,7 +21,7 @@ from .experiment import Experiment, Plan, Result
 from .trainings import SMALL, TINY, mean_iu, of_training, spread, trained
 
 SHAPES = {"task": "classify", "data": "shapes:64x64", "lr": 0.02}
-OF_A_CLASSIFIER = ("backbone", "width", "fc", "dropout", "dtype", "device", "convolution")
+OF_A_CLASSIFIER = ("backbone", "width", "fc", "dropout", "mean", "std", "dtype", "device", "convolution")
 
 
 def run(plan: Plan) -> Result:
@@ -94,7 +94,7 @@ EXPERIMENT = Experiment(
     ),
     run=run,
     budget="3 minutes",
-    accepts=(*of_training(), "pretrain_epochs"),
+    accepts=(*of_training("steps"), "pretrain_epochs"),
     defaults=SMALL | {"pretrain_epochs": 6},
     quick=TINY | {"pretrain_epochs": 1},
     seeds=2,
