@@ -4,12 +4,33 @@
 of all that was recorded.
 """
 
-from . import iu_bound, shift_and_stitch, skips, trunk, whole_image
+from . import (
+    crops,
+    deconv,
+    geometry,
+    iu_bound,
+    loss_sampling,
+    momentum,
+    shift_and_stitch,
+    skips,
+    trunk,
+    whole_image,
+)
 from .document import write_document
 from .experiment import Experiment, Plan, Result, conduct, read
 
-EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (whole_image, shift_and_stitch, iu_bound, skips, trunk)
-}
+MODULES = (
+    whole_image,
+    shift_and_stitch,
+    loss_sampling,
+    iu_bound,
+    skips,
+    deconv,
+    momentum,
+    crops,
+    geometry,
+    trunk,
+)
+EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
 
 __all__ = ["EXPERIMENTS", "Experiment", "Plan", "Result", "conduct", "read", "write_document"]

@@ -68,12 +68,13 @@ def _copy(folder: Path, own: Path) -> None:
 def command(result: Result, chosen: Experiment) -> str:
     """The command that makes such a result."""
     about = result.about
-    words = ["minifcn", "experiment", chosen.name]
+    words = ["minifcn", "experiment", chosen.name] + ["--quick"] * about["quick"]
+    defaults = chosen.defaults | (chosen.quick if about["quick"] else {})
     for name, value in about["settings"].items():
-        default = chosen.defaults.get(name)
+        default = defaults.get(name)
         if value != (list(default) if isinstance(default, tuple) else default):
             words += _option(name, value)
-    if len(about["seeds"]) != (chosen.seeds or 1):
+    if chosen.seeds and len(about["seeds"]) != (1 if about["quick"] else chosen.seeds):
         words += ["--seeds", str(len(about["seeds"]))]
     return shlex.join(words)
 

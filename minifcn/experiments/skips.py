@@ -82,8 +82,8 @@ def _result(plan: Plan, runs: dict[str, list[Run]], pictures: dict[str, np.ndarr
     if others:
         at_once, longer = others.values()
         measured += (
-            f" In the {epochs * len(STAGES)} epochs of all three, {plan.settings['model']} reaches {100 * at_once:.1f} % "
-            f"at once, and an FCN-32s {100 * longer:.1f} %: that much of the gain is training time, the rest is skips."
+            f" In the {epochs * len(STAGES)} epochs of all three, {plan.settings['model']} at once reaches "
+            f"{100 * at_once:.1f} %, and an FCN-32s {100 * longer:.1f} %: what a longer training alone gives."
         )
         summary += f", {100 * at_once:.1f} % at once"
     rises = staged[0] < staged[1] < staged[2]
