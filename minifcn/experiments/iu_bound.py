@@ -2,8 +2,10 @@
 
 A label is brought down to cells of F x F pixels and up again. "nearest": a cell has the class of its centre pixel, and
 gives it to all of its pixels. "bilinear": a cell scores 1 for the class of most of its pixels, and a pixel takes the
-class with the largest interpolated score, as an FCN that is right about every cell would. Void pixels have no vote and
-are not counted.
+class with the largest interpolated score. Void pixels have no vote and are not counted.
+
+It bounds what cells with one class each can say. An FCN's scores are graded: by how sure two cells are it can place an
+edge anywhere between them, so that its mean IU may be above this.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def run(plan: Plan) -> Result:
     measured = (
         f"On the {len(dataset)} validation labels of {dataset_name(plan)}, {H} x {W} pixels, the bound is "
         f"{at[32]:.1f} % at factor 32, {at[16]:.1f} % at 16 and {at[8]:.1f} % at 8 ({at[128]:.1f} % at 128). It counts "
-        f"in pixels, so that smaller pictures than VOC's have a lower one at the same factor."
+        f"in pixels, so that smaller pictures than VOC's have a lower one at the same factor. Graded scores are not "
+        f"bound by it: between two cells an FCN can place an edge by how sure they are."
     )
     columns = {"factor": "d", "paper, VOC": ".1f"} | dict.fromkeys(METHODS, ".1f")
     summary = f"{at[32]:.1f} % at 32, {at[16]:.1f} % at 16, {at[8]:.1f} % at 8"
