@@ -16,7 +16,7 @@ from ..training import Observer, Run
 from .experiment import TRAINING, Plan
 
 SMALL = {"data": "scenes", "backbone": "small", "batch": 8, "lr": 0.05, "epochs": 4, "seed": 0}
-TINY = {"data": "scenes:32x40", "width": 0.25, "batch": 4, "lr": 0.02, "epochs": 1, "steps": 3}
+TINY = {"data": "scenes:32x40", "width": 0.1, "batch": 4, "lr": 0.02, "epochs": 1, "steps": 3}
 TINY |= {"mean": (120.0, 120.0, 120.0), "std": (60.0, 60.0, 60.0)}
 
 
