@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -70,9 +71,9 @@ def mean_iu(run: Run) -> float:
 
 
 def seconds(run: Run) -> float:
-    """Seconds that the steps of a run took, evaluation apart."""
-    lines = (run.folder / "log.jsonl").read_text().splitlines()
-    return float(sum(json.loads(line)["seconds"] for line in lines))
+    """Seconds that the steps of a run take, evaluation apart: their number times the median one."""
+    taken = [json.loads(line)["seconds"] for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    return len(taken) * statistics.median(taken)
 
 
 def spread(values: Sequence[float]) -> str:
