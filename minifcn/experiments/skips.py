@@ -53,10 +53,12 @@ def run(plan: Plan) -> Result:
 
 
 def _pictures(done: Run, model: str) -> dict[str, np.ndarray]:
-    """One validation image, its label and what the finished run says of it."""
+    """What the finished run says of one validation image; that and its label too, where they are not others' own."""
     sample, palette = done.val_set[len(done.val_set) // 2], done.val_set.palette
-    label = {} if model != STAGES[0] else {"image": sample.image, "label": colorize(sample.label, palette)}
-    return label | {model: colorize(done.predictor(sample.image), palette)}
+    given = {}
+    if model == STAGES[0] and done.config.data.partition(":")[0] == "scenes":
+        given = {"image": sample.image, "label": colorize(sample.label, palette)}
+    return given | {model: colorize(done.predictor(sample.image), palette)}
 
 
 def _result(plan: Plan, runs: dict[str, list[Run]], pictures: dict[str, np.ndarray]) -> Result:
