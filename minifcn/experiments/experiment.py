@@ -44,6 +44,11 @@ class Plan:
     quick: bool = False
     say: Callable[[str], None] = print
 
+    @property
+    def shows_data(self) -> bool:
+        """Whether a figure may show images and labels: those of others are not ours to publish, generated ones are."""
+        return self.settings["data"].partition(":")[0] == "scenes"
+
     def config(self, **changes: Any) -> TrainConfig:
         """The settings of a training, with `changes`."""
         return TrainConfig(**{name: value for name, value in self.settings.items() if name in TRAINING} | changes)

@@ -78,8 +78,8 @@ def run(plan: Plan) -> Result:
         found = {method: bound(dataset, method, factor).mean_iu for method in METHODS}
         rows.append({"factor": factor, "paper, VOC": published} | {name: 100 * iu for name, iu in found.items()})
         plan.say(f"factor {factor}: " + ", ".join(f"{name} {100 * iu:.1f} %" for name, iu in found.items()))
-    sample = dataset[len(dataset) // 2]
-    H, W = sample.label.shape
+    label = dataset[len(dataset) // 2].label
+    H, W = label.shape
     bounds = {name: [row[name] for row in rows] for name in METHODS}
     rises = all(b >= a for values in bounds.values() for a, b in pairwise(values))
     at = {row["factor"]: row["nearest"] for row in rows}
@@ -91,7 +91,9 @@ def run(plan: Plan) -> Result:
     )
     columns = {"factor": "d", "paper, VOC": ".1f"} | dict.fromkeys(METHODS, ".1f")
     summary = f"{at[32]:.1f} % at 32, {at[16]:.1f} % at 16, {at[8]:.1f} % at 8"
-    return Result(columns, rows, measured, summary, rises, _figure(rows, sample.label, dataset))
+    return Result(
+        columns, rows, measured, summary, rises, _figure(rows, _coarse(label, dataset) if plan.shows_data else {})
+    )
 
 
 def dataset_name(plan: Plan) -> str:
@@ -99,9 +101,19 @@ def dataset_name(plan: Plan) -> str:
     return plan.settings["data"].partition(":")[0]
 
 
-def _figure(rows: list[dict[str, Any]], label: np.ndarray, dataset: Dataset) -> Any:
-    figure = new_figure(9.6, 3.8)
-    grid = figure.add_gridspec(2, 3, width_ratios=(2.2, 1, 1), wspace=0.12, hspace=0.2)
+def _coarse(label: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Pictures of `label`, as it is and after coarse grids, by title."""
+    classes = len(dataset.classes)
+    shown = {"label": label} | {f"nearest, {factor}": nearest(label, factor, classes) for factor in (8, 32)}
+    shown["bilinear, 32"] = bilinear(label, 32, classes)
+    return {title: colorize(pixels, dataset.palette) for title, pixels in shown.items()}
+
+
+def _figure(rows: list[dict[str, Any]], pictures: dict[str, np.ndarray]) -> Any:
+    figure = new_figure(9.6 if pictures else 4.8, 3.8)
+    grid = figure.add_gridspec(2, 3 if pictures else 1, wspace=0.12, hspace=0.2)
+    if pictures:
+        grid.set_width_ratios((2.2, 1, 1))
     axes = figure.add_subplot(grid[:, 0])
     names = {"paper, VOC": "VOC, Shelhamer et al.", "nearest": "here, nearest", "bilinear": "here, bilinear"}
     places = [row["factor"] for row in rows]
@@ -110,11 +122,8 @@ def _figure(rows: list[dict[str, Any]], label: np.ndarray, dataset: Dataset) -> 
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, places)
     axes.set_ylim(0, 105)
-    classes = len(dataset.classes)
-    shown = {"label": label} | {f"nearest, {factor}": nearest(label, factor, classes) for factor in (8, 32)}
-    shown["bilinear, 32"] = bilinear(label, 32, classes)
-    for place, (title, pixels) in enumerate(shown.items()):
-        figures.picture(figure.add_subplot(grid[place // 2, 1 + place % 2]), colorize(pixels, dataset.palette), title)
+    for place, (title, pixels) in enumerate(pictures.items()):
+        figures.picture(figure.add_subplot(grid[place // 2, 1 + place % 2]), pixels, title)
     return figure
 
 

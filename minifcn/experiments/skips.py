@@ -43,7 +43,7 @@ def run(plan: Plan) -> Result:
             init = str(done.folder / "last.safetensors")
             runs.setdefault(f"{model}, staged", []).append(done)
             if seed == plan.seeds[0]:
-                pictures |= _pictures(done, model)
+                pictures |= _pictures(done, model, plan.shows_data)
         if not settings["staged_only"]:
             for model, name in ((settings["model"], "at once"), (STAGES[0], "as long")):
                 config = plan.config(model=model, seed=seed, epochs=settings["epochs"] * len(STAGES))
@@ -52,11 +52,11 @@ def run(plan: Plan) -> Result:
     return _result(plan, runs, pictures)
 
 
-def _pictures(done: Run, model: str) -> dict[str, np.ndarray]:
-    """What the finished run says of one validation image; that and its label too, where they are not others' own."""
+def _pictures(done: Run, model: str, shows_data: bool) -> dict[str, np.ndarray]:
+    """What the finished run says of one validation image, before all that image and its label if they may be shown."""
     sample, palette = done.val_set[len(done.val_set) // 2], done.val_set.palette
     given = {}
-    if model == STAGES[0] and done.config.data.partition(":")[0] == "scenes":
+    if shows_data and model == STAGES[0]:
         given = {"image": sample.image, "label": colorize(sample.label, palette)}
     return given | {model: colorize(done.predictor(sample.image), palette)}
 
