@@ -46,6 +46,19 @@ class Device:
             raise DeviceError(f"device {self.name!r} has no kernel {name!r}; it has {', '.join(self._module.__all__)}")
         return getattr(self._module, name)
 
+    def each(self, name: str, calls: list[tuple[Any, ...]]) -> None:
+        """Run the in-place kernel `name` for every tuple of arguments in `calls`.
+
+        In one launch where the device has such a one; a replacement is called for each.
+        """
+        together = {} if self.is_replaced(name) else getattr(self._module, "together", {})
+        if name in together:
+            together[name](calls)
+            return
+        kernel = self.kernel(name)
+        for call in calls:
+            kernel(*call)
+
     def is_replaced(self, *names: str) -> bool:
         """Whether any of these kernels is a replacement."""
         return any(name in self.replacements for name in names)

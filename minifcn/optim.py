@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .device import Device
 from .errors import CheckpointError, MinifcnError
 from .nn import Parameter
 from .nn.module import refuse_frozen
@@ -88,11 +89,12 @@ def clip_gradients(parameters: Iterable[Parameter], limit: float) -> float:
 
 
 class Optimizer:
-    """Base: named parameters, and one array of state a parameter for each name in `slots`.
+    """Base: named parameters, and one array of state a parameter for each name in `slots`; `kernel` updates one.
 
     `multipliers`: by name, of parameters whose rate or decay differs from the others'.
     """
 
+    kernel: str
     slots: tuple[str, ...] = ()
 
     def __init__(
@@ -111,17 +113,21 @@ class Optimizer:
         """Update every parameter that has a gradient, at learning rate `lr`. Raises MinifcnError if one is frozen."""
         refuse_frozen({name: p for name, p in self.parameters.items() if p.grad is not None}, "step()")
         self.steps += 1
+        calls: dict[Device, list[tuple[Any, ...]]] = {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                rate, decay = self.rates(name, lr)
-                self._update(parameter, rate, decay, *(self.state[slot][name] for slot in self.slots))
+                arrays = (parameter.data, parameter.grad.data, *(self.state[slot][name] for slot in self.slots))
+                calls.setdefault(parameter.place, []).append((*arrays, *self._rule(*self.rates(name, lr))))
+        for place, of_place in calls.items():
+            place.each(self.kernel, of_place)
 
     def rates(self, name: str, lr: float) -> tuple[float, float]:
         """(learning rate, weight decay) of the parameter `name` where the common rate is `lr`."""
         multiplier = self.multipliers.get(name, Multiplier())
         return lr * multiplier.lr, self.weight_decay * multiplier.decay
 
-    def _update(self, parameter: Parameter, lr: float, weight_decay: float, *state: Any) -> None:
+    def _rule(self, lr: float, weight_decay: float) -> tuple[Any, ...]:
+        """The arguments of `kernel` after the arrays."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -147,7 +153,7 @@ class Optimizer:
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum and weight decay; `form` is "pytorch" or "caffe"."""
 
-    slots = ("velocity",)
+    kernel, slots = "sgd_step", ("velocity",)
 
     def __init__(
         self,
@@ -160,15 +166,14 @@ class SGD(Optimizer):
         super().__init__(parameters, weight_decay, multipliers)
         self.momentum, self.form = momentum, form
 
-    def _update(self, parameter: Parameter, lr: float, weight_decay: float, velocity: Any) -> None:
-        step = parameter.place.kernel("sgd_step")
-        step(parameter.data, parameter.grad.data, velocity, lr, self.momentum, weight_decay, self.form)
+    def _rule(self, lr: float, weight_decay: float) -> tuple[Any, ...]:
+        return lr, self.momentum, weight_decay, self.form
 
 
 class Adam(Optimizer):
     """Adam; with `decoupled` weight decay it is AdamW."""
 
-    slots = ("mean", "square")
+    kernel, slots = "adam_step", ("mean", "square")
 
     def __init__(
         self,
@@ -182,10 +187,8 @@ class Adam(Optimizer):
         super().__init__(parameters, weight_decay, multipliers)
         self.betas, self.eps, self.decoupled = betas, eps, decoupled
 
-    def _update(self, parameter: Parameter, lr: float, weight_decay: float, mean: Any, square: Any) -> None:
-        step = parameter.place.kernel("adam_step")
-        rule = (lr, self.betas, self.eps, weight_decay, self.steps, self.decoupled)
-        step(parameter.data, parameter.grad.data, mean, square, *rule)
+    def _rule(self, lr: float, weight_decay: float) -> tuple[Any, ...]:
+        return lr, self.betas, self.eps, weight_decay, self.steps, self.decoupled
 
 
 OPTIMIZERS = ("sgd", "sgd-caffe", "adam", "adamw")

@@ -26,7 +26,7 @@ from .dropout import dropout_backward_input, dropout_forward
 from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
 from .executors import CupyExecutor, Executor, ExecutorError, SimExecutor
 from .lrn import lrn_backward_input, lrn_forward
-from .optimizers import adam_step, sgd_step
+from .optimizers import adam_step, adam_steps, sgd_step, sgd_steps
 from .pool2d import (
     avg_pool2d_backward_input,
     avg_pool2d_forward,
@@ -73,18 +73,24 @@ LAUNCHERS = (
     upsample_cross_entropy_forward,
 )
 
+TOGETHER = {"adam_step": adam_steps, "sgd_step": sgd_steps}  # one launch for many calls of a kernel
+
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {"cuda": CupyExecutor, "cuda-sim": SimExecutor}
 
 
 class Kernels:
-    """The functions of the contract, run by `executor`; `__all__` names them, as in a device's module."""
+    """The functions of the contract, run by `executor`; `__all__` names them, as in a device's module.
+
+    `together`: by the name of a kernel, a function of a list of its calls' arguments that runs them in one launch.
+    """
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.__all__ = [launcher.__name__ for launcher in LAUNCHERS]
         for launcher in LAUNCHERS:
             setattr(self, launcher.__name__, functools.partial(launcher, executor))
+        self.together = {name: functools.partial(launcher, executor) for name, launcher in TOGETHER.items()}
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from .sim import build
 from .sim.findings import Finding, SanitizerError
 from .sim.launch import ORDERS, Module
 from .source import ExecutorError
+from .table import Table
 
 __all__ = ["CupyExecutor", "Executor", "ExecutorError", "Finding", "SanitizerError", "SimExecutor"]
 
@@ -43,8 +44,8 @@ class Executor(Protocol):
     def launch(self, kernel: Any, grid: Size, block: Size, args: tuple[Any, ...], shared: int = 0) -> None:
         """Run `kernel` on `grid` blocks of `block` threads, each block with `shared` bytes of dynamic shared memory.
 
-        args: C-contiguous arrays of xp, None for a null pointer, and NumPy scalars of the exact type. Raises
-        ExecutorError for anything else, by the argument's name.
+        args: C-contiguous arrays of xp, None for a null pointer, a Table of addresses, and NumPy scalars of the exact
+        type. Raises ExecutorError for anything else, by the argument's name.
         """
 
 
@@ -111,6 +112,7 @@ class CupyExecutor:
             raise ExecutorError(f"{kernel.name}: grid {tuple(grid)} must not be empty")  # CuPy would run one block
         kernel_args = []
         for i, argument in enumerate(args):
+            argument = argument.memory if isinstance(argument, Table) else argument
             array = isinstance(argument, self.xp.ndarray)
             if not (array or argument is None or isinstance(argument, np.generic)):
                 raise ExecutorError(

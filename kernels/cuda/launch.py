@@ -72,10 +72,14 @@ def parts_of(pixels: int, workers: int, enough: int, least: int, most: int) -> i
     return max(1, min(tiles(enough, max(workers, 1)), pixels // least), tiles(pixels, most))
 
 
+def address(array: Any) -> int:
+    """Where an array of NumPy or CuPy begins in memory."""
+    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+
+
 def aligned(array: Any) -> Any:
     """`array`, or a copy of it if it does not begin at a multiple of 16 bytes, as vector loads ask for."""
-    address = array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
-    return array if address % 16 == 0 else array.copy()
+    return array if address(array) % 16 == 0 else array.copy()
 
 
 @functools.lru_cache(maxsize=256)

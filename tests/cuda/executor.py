@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.kernels.cuda.launch import address
+from minifcn.kernels.cuda.table import Table
+
 from . import nvrtc, ptxparse, ptxsim
+from .ptxops import ARGUMENTS, origin
 
 
 @functools.cache
@@ -40,4 +44,15 @@ class PtxExecutor:
         args: tuple[Any, ...],
         shared: int = 0,
     ) -> None:
-        ptxsim.launch(kernel, grid, block, args, shared)
+        reached = [array for one in args if isinstance(one, Table) for array in (*one.read, *one.written)]
+        own = tuple(_moved(one, reached, len(args)) if isinstance(one, Table) else one for one in args)
+        ptxsim.launch(kernel, grid, block, own, shared, reached)
+
+
+def _moved(table: Table, reached: list[np.ndarray], first: int) -> np.ndarray:
+    """The rows of `table` with the interpreter's addresses of the arrays `reached`, which follow `first` arguments."""
+    words = table.memory.view(np.uint64)
+    moved = words.copy()
+    for i, array in enumerate(reached, first):
+        moved[words == address(array)] = origin(ARGUMENTS + i)
+    return moved

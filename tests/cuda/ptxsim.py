@@ -11,7 +11,7 @@ float64, rounded. A device may differ from both in the last bits. Everything els
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -360,8 +360,17 @@ class Frame:
 # --- a launch ---
 
 
-def launch(entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared: int = 0) -> int:
+def launch(
+    entry: Entry,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    args: tuple[Any, ...],
+    shared: int = 0,
+    reached: Sequence[np.ndarray] = (),
+) -> int:
     """Run a kernel on NumPy arrays, NumPy scalars and None; instructions executed, all blocks together.
+
+    `reached`: arrays that arguments hold the addresses of; they lie behind the arguments.
 
     Raises PtxError for arguments that do not fit its parameters, and for whatever the kernel must not do.
     """
@@ -377,6 +386,8 @@ def launch(entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], args: tu
         if not isinstance(value, np.generic) or value.dtype.itemsize != size:
             raise PtxError(f"argument {i} of {entry.name} (={value!r}) must have {size} bytes ({kind})")
         arguments[name] = np.frombuffer(value.tobytes(), np.uint8)
+    for i, array in enumerate(reached, len(args)):
+        memories[ARGUMENTS + i] = _memory_of(array, f"an array that {entry.name} reaches")
     blocks, threads = int(np.prod(grid)), int(np.prod(block))
     at_once, steps = max(1, LANES // max(threads, WARP)), 0
     with np.errstate(all="ignore"):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from minifcn.kernels import cuda, reference
+from minifcn.kernels.cuda.optimizers import CHUNK
 from minifcn.kernels.settings import settings
 
 from .calls import CONVOLUTIONS, DTYPES, calls, instances, variants
 from .executor import PtxExecutor
 from .nvrtc import NEEDS_NVRTC
+from .test_optimizers import calls_of as optimizer_calls
 
 pytestmark = NEEDS_NVRTC
 TOLERANCES = {np.float32: 2e-6, np.float64: 1e-14}  # of the largest of the results
@@ -62,6 +64,18 @@ def test_every_kernel(ptx, simulator, dtype):
         if name.startswith(("conv2d", "max_pool2d", "dropout", "relu", "crop", "add")):
             again = results(simulator, name, arguments)
             assert [one.tobytes() for one in found] == [one.tobytes() for one in again], name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ["sgd_step", "adam_step"])
+def test_parameters_updated_together(ptx, simulator, kernel, dtype):
+    """Several rows in one table, one of them longer than a block's chunk."""
+    found, expected = (optimizer_calls(kernel, [3, CHUNK + 2, 40], dtype) for _ in range(2))
+    ptx.together[kernel](found)
+    simulator.together[kernel](expected)
+    for one, other in zip(found, expected, strict=True):
+        arrays = [array for array in one if isinstance(array, np.ndarray)]
+        close(arrays, other[: len(arrays)], TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("variant", list(variants())[1:], ids=lambda one: f"{one['convolution']}-{one['precision']}")

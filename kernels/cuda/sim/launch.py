@@ -11,6 +11,7 @@ import numpy as np
 
 from ...settings import settings
 from ..source import ExecutorError, parameter_names
+from ..table import Table
 from . import build
 from .findings import SanitizerError, located
 
@@ -101,6 +102,7 @@ class Module:
         if len(names) != len(self.parameters):
             names = ("",) * len(self.parameters)
         self._names = [f"argument {i} ({name})" if name else f"argument {i}" for i, name in enumerate(names)]
+        self._all_names = [*self._names, *(f"an array that {name} points to" for name in self._names)]
 
     def launch(
         self,
@@ -141,7 +143,7 @@ class Module:
         with _running:
             report = self._runtime.sim_launch(ctypes.byref(launch))
         if report:
-            findings = located(self.path, report.decode(), self._names)
+            findings = located(self.path, report.decode(), self._all_names)
             if findings:
                 raise SanitizerError(self.expression, findings)
         return traced.value
@@ -164,7 +166,7 @@ class Module:
             )
 
     def _arguments(self, args: tuple[Any, ...]) -> tuple[np.ndarray, list[_Array]]:
-        """The values that the kernel's parameters get, 8 bytes each, and the arrays among them."""
+        """The values that the kernel's parameters get, 8 bytes each, and the arrays that they lead to."""
         if len(args) != len(self.parameters):
             raise ExecutorError(
                 f"{self.expression} has {len(self.parameters)} parameters, but got {len(args)} arguments"
@@ -176,9 +178,15 @@ class Module:
             if parameter.pointer:
                 if argument is None:
                     continue
+                if isinstance(argument, Table):
+                    for arrays_of, writable in ((argument.read, False), (argument.written, True)):
+                        for array in arrays_of:
+                            self._check_array(self._all_names[len(args) + i], array, None, writable)
+                            arrays.append(_array(array, len(args) + i, writable))
+                    argument = argument.memory
                 self._check_array(name, argument, dtype, writable=parameter.pointer == 1)
-                values[i] = argument.__array_interface__["data"][0]
-                arrays.append(_Array(int(values[i]), argument.nbytes, i, parameter.pointer == 1))
+                arrays.append(_array(argument, i, parameter.pointer == 1))
+                values[i] = arrays[-1].begin
             else:
                 if not isinstance(argument, np.generic) or argument.dtype != dtype:
                     raise ExecutorError(
@@ -195,6 +203,11 @@ class Module:
             raise ExecutorError(f"{self.expression}: {name} must be C-contiguous, but has strides {array.strides}")
         if writable and not array.flags.writeable:
             raise ExecutorError(f"{self.expression}: {name} is written to, but the array is read-only")
+
+
+def _array(array: np.ndarray, name: int, writable: bool) -> _Array:
+    """What the runtime is told of an array; `name` is its place in `_all_names`."""
+    return _Array(array.__array_interface__["data"][0], array.nbytes, name, writable)
 
 
 def _described(value: Any) -> str:
