@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the yardstick here")
 
 from minifcn import Tensor, no_grad  # noqa: E402
 from minifcn.models import build  # noqa: E402
+from minifcn.weights import convert  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -129,6 +130,32 @@ def test_fcns_score_as_pytorchs_do(backbone, deconv, geometry):
     x = image(backbone, (131, 97), scale=100)
     with no_grad(), torch.no_grad():
         assert off(net(Tensor(x)).numpy(), segment(weights_of(net), torch.from_numpy(x), backbone, geometry)) < 1e-4
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("model", ["classifier", "fcn32s"])
+@pytest.mark.parametrize("backbone", SIZES)
+def test_files_that_torch_wrote(backbone, model, suffix, tmp_path):
+    """Random weights of PyTorch's under Caffe's names, through a file: what is made of it scores as PyTorch does."""
+    saved = pytest.importorskip("safetensors.torch").save_file if suffix == "safetensors" else torch.save
+    settings = {"backbone": backbone, "classes": CLASSES, "width": 0.1}
+    shapes = {name: array.shape for name, array in build(model, **settings).state_dict().items()}
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        name: torch.randn(shape, generator=generator) * (2 / max(1, np.prod(shape[1:]))) ** 0.5
+        for name, shape in shapes.items()
+    }
+    saved(weights, tmp_path / f"net.{suffix}")
+    done = convert(tmp_path / f"net.{suffix}", model, colors="rgb", mean=(0, 0, 0), std=1, **settings)
+    assert done.new_layers == []
+    x = image(backbone, (SIZES[backbone],) * 2 if model == "classifier" else (131, 97), scale=100)
+    with no_grad(), torch.no_grad():
+        found, theirs = done.network.eval()(Tensor(x)).numpy(), torch.from_numpy(x)
+        if model == "classifier":
+            expected = classify(weights, theirs, backbone)
+        else:
+            expected = segment(weights, theirs, backbone, "exact")
+    assert off(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("geometry", ["exact", "pad100", "classifier"])
