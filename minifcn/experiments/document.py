@@ -105,7 +105,7 @@ def rows(result: Result) -> str:
     """The rows of a result as a Markdown table: numbers flush right."""
     text = [kind == "s" for kind in result.columns.values()]
     lines = [
-        "| " + " | ".join(title.strip() for title in result.columns) + " |",
+        "| " + " | ".join(result.columns) + " |",
         "|" + "|".join("---" if one else "---:" for one in text) + "|",
     ]
     lines += [
@@ -123,14 +123,13 @@ def cell(value: Any, kind: str) -> str:
 def _section(name: str, result: Result, chosen: Experiment, folder: str) -> str:
     about = result.about
     seeds = len(about["seeds"])
-    how = f"`{command(result, chosen)}`"
-    taken = f"{about['seconds']:.0f} s with {about['threads']} threads" + (f", {seeds} seeds" if seeds > 1 else "")
+    how = f"{about['threads']} threads" + (f", {seeds} seeds" if seeds > 1 else "")
     parts = [
         f'<a id="{name}"></a>\n### {chosen.title}' + (f": {_on(result)}" if _on(result) else ""),
         f"**The paper.** {chosen.paper}",
         f"**Here.** {result.measured}",
         rows(result),
         f"![{chosen.title}]({folder}/{name}.png)",
-        f"{how} ({taken}, {about['date']})",
+        f"`{command(result, chosen)}` ({how}, {about['date']})",
     ]
     return "\n\n".join(parts) + "\n"

@@ -76,11 +76,7 @@ def run(plan: Plan) -> Result:
     figure = new_figure(6.4, 2.6)
     percent = {name: [100 * one for one in values] for name, values in scores.items()}
     figures.bars(figure.subplots(), percent, "mean IU after the same images", "percent", "{:.1f}".format)
-    summary = (
-        " < ".join(f"{mean[name]:.1f}" for name in PAPER)
-        if ordered
-        else ", ".join(f"{mean[name]:.1f}" for name in PAPER)
-    )
+    summary = (" < " if ordered else ", ").join(f"{mean[name]:.1f}" for name in PAPER)
     return Result(columns, rows, measured, f"{summary} % accumulated, online, heavy", ordered, figure)
 
 
