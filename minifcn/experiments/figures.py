@@ -46,10 +46,13 @@ def bars(
 
 
 def lines(axes: Any, series: dict[str, tuple[Sequence[float], Sequence[float]]], title: str, x: str, y: str) -> None:
-    """A line {name: (x, y)} each, with a dot at every point."""
+    """A line {name: (x, y)} each, with a dot at every point; x is marked at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     for (name, (places, values)), colour in zip(series.items(), COLOURS * len(series), strict=False):
         axes.plot(places, values, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
     style(axes, title, x, y)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 

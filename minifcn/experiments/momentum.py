@@ -62,14 +62,11 @@ def run(plan: Plan) -> Result:
     ]
     mean = {name: 100 * float(np.mean(values)) for name, values in scores.items()}
     ordered = mean["accumulated"] < mean["online"] < mean["heavy"]
+    heavy, rate = mean["heavy"] - mean["online"], mean["online, 10 x rate"] - mean["online"]
     measured = (
         f"After the same {images * plan.settings['epochs']} images, in the same order: {mean['accumulated']:.1f} % "
-        f"accumulated, {mean['online']:.1f} % online, {mean['heavy']:.1f} % heavy. Online at ten times the rate, which "
-        f"moves as far a step as heavy, reaches {mean['online, 10 x rate']:.1f} %: "
-    )
-    share = mean["online, 10 x rate"] - mean["online"]
-    measured += (
-        f"of heavy's {mean['heavy'] - mean['online']:+.1f} points over online, the rate alone explains {share:+.1f}."
+        f"accumulated, {mean['online']:.1f} % online, {mean['heavy']:.1f} % heavy. Against online, momentum 0.99 makes "
+        f"{heavy:+.1f} points, and ten times the rate, which moves as far a step, {rate:+.1f}."
     )
     columns = {"way": "s", "images a step": "d", "momentum": "g", "rate": "g", "rate / (1 - momentum)": ".2g"}
     columns |= {"steps": "d", "mean IU, %": "s", "paper, mean IU": ".1f"}

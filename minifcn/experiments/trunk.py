@@ -29,13 +29,14 @@ def run(plan: Plan) -> Result:
     settings = plan.settings
     curves: dict[str, list[Run]] = {"random": [], "pretrained": []}
     source = "the weights of " + str(settings["init"]).rpartition("/")[2] if settings.get("init") else None
+    accuracies: list[float] = []
     for seed in plan.seeds:
         init = settings.get("init")
         if init is None:
             classifier = trained(plan, f"classifier-{seed}", _classifier(plan, seed))
             init = str(classifier.folder)
-            accuracy = classifier.rows[-1]["accuracy"]
-            source = f"a classifier of generated shapes (accuracy {100 * accuracy:.0f} %)"
+            accuracies.append(classifier.rows[-1]["accuracy"])
+            source = f"a classifier of generated shapes, accuracy {spread(accuracies)} %,"
         config = plan.config(seed=seed, init=init)
         curves["pretrained"].append(trained(plan, f"pretrained-{seed}", config))
         same = sizes(checkpoint.load(checkpoint.find(init)), fc=config.fc, input_size=config.input_size)
@@ -66,9 +67,9 @@ def _result(plan: Plan, runs: dict[str, list[Run]], source: str) -> Result:
     gain = 100 * (mean["pretrained"] - mean["random"])
     epochs = len(runs["random"][0].rows)
     measured = (
-        f"From {source}, {rows[1]['mean IU, %']} % after {epochs} epochs of {plan.settings['data'].partition(':')[0]}; "
-        f"from random weights {rows[0]['mean IU, %']} %, so {gain:+.1f} points for the trunk that had learned before. "
-        f"After the first epoch it was {rows[1]['after the first epoch, %']} against "
+        f"The mean IU after {epochs} epochs of {plan.settings['data'].partition(':')[0]} is {rows[1]['mean IU, %']} % "
+        f"from {source} and {rows[0]['mean IU, %']} % from random weights: {gain:+.1f} points for what the trunk had "
+        f"learned. After the first epoch it was {rows[1]['after the first epoch, %']} against "
         f"{rows[0]['after the first epoch, %']} %."
     )
     columns = {"trunk": "s", "rate": "g", "mean IU, %": "s", "after the first epoch, %": "s"}

@@ -150,8 +150,8 @@ def run(plan: Plan) -> Result:
     same = max(differences) < TOLERANCE
     measured = (
         f"An image of {size} x {size} pixels has {cells} x {cells} scores, each of a patch of {sliding.patch} x "
-        f"{sliding.patch}. In batches of {BATCH} the patches take {batched['forward, times']:.1f} times as long forward, "
-        f"and {batched['both ways, times']:.1f} times forward and backward; pixels alone would say "
+        f"{sliding.patch}. In batches of {BATCH} the patches take {batched['forward, times']:.1f} times as long "
+        f"forward, and {batched['both ways, times']:.1f} times forward and backward; pixels alone would say "
         f"{cells**2 * sliding.patch**2 / size**2:.1f}. Scores differ by {differences[0]:.0e} of the largest, gradients "
         f"by {differences[1]:.0e}: rounding."
     )
