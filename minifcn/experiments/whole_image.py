@@ -158,7 +158,7 @@ def run(plan: Plan) -> Result:
     columns = {"way": "s", "forward, ms": ".1f", "forward, times": ".1f"}
     columns |= {"both ways, ms": ".1f", "both ways, times": ".1f"}
     figure = new_figure(9.6, 2.4)
-    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.45})
+    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.8})
     for axes, column in zip(panels, ("forward, ms", "both ways, ms"), strict=True):
         title, _, unit = column.rpartition(", ")
         figures.bars(axes, {row["way"]: [row[column]] for row in rows}, title, unit, "{:.0f}".format)
