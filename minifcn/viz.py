@@ -317,10 +317,12 @@ def _number(value: float) -> str:
 
 
 def new_figure(width: float, height: float) -> "Figure":
+    """An empty white figure of so many inches, without any global state of matplotlib."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=120, facecolor="white")
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike) -> None:
+    """Write `figure` to `path` as PNG, whole or not at all. Raises FileWriteError."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.2))

@@ -91,5 +91,6 @@ def chosen(device: str, work: Convolution) -> str:
 
 
 def describe(device: str) -> str:
+    """The settings under which the rungs of `device` are timed, for a table's foot."""
     chosen = f"convolution = {settings.convolution}, precision = {settings.precision}"
     return f"{chosen}, {settings.threads} threads, device {device}"

@@ -56,6 +56,7 @@ def pin(precision: str) -> None:
 
 
 def on_device(array: np.ndarray) -> torch.Tensor:
+    """`array` as a tensor on the device that the peer computes on."""
     return torch.from_numpy(array).to(torch.get_default_device())
 
 

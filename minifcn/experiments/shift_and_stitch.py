@@ -92,6 +92,7 @@ class Stages:
 
 
 def image(stages: Stages, seed: int, dtype: Any = np.float64) -> Tensor:
+    """A random image [1, 3, size, size] of whole numbers, 0 .. 255, so that sums are exact."""
     rng = np.random.Generator(np.random.Philox(seed))
     return Tensor(rng.integers(0, 256, (1, 3, stages.size, stages.size)).astype(dtype))
 

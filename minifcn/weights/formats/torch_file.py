@@ -47,6 +47,8 @@ _STORAGES = {
 
 @dataclass(frozen=True)
 class Storage:
+    """A run of `length` numbers in the file, found by `key`."""
+
     code: str  # of its numbers
     key: str
     length: int
