@@ -176,14 +176,30 @@ def padded(count: int, dtype: np.dtype | type) -> int:
 
 
 pool = Pool()
-empty, usage, reset_peak, release = pool.empty, pool.usage, pool.reset_peak, pool.release
+usage, reset_peak, release = pool.usage, pool.reset_peak, pool.release
 
 if hasattr(os, "register_at_fork"):  # the child's copy of the lock must not be one that a thread of the parent holds
     _lock = pool._lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-rehearsing = False  # within `rehearsal`
+class _Here(threading.local):
+    """The calling thread's own pool, while it rehearses."""
+
+    pool: Pool | None = None
+
+
+_here = _Here()
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An uninitialised C-contiguous array that starts on a cache line (see `Pool`)."""
+    return (_here.pool or pool).empty(shape, dtype)
+
+
+def rehearsing() -> bool:
+    """Whether the calling thread is within `rehearsal`."""
+    return _here.pool is not None
 
 
 @contextmanager
@@ -191,20 +207,19 @@ def rehearsal() -> Iterator[Pool]:
     """Within the block, arrays come from a pool of its own, and nothing is written to them: no kernel runs.
 
     A system gives memory to what is written, not to what is asked for. So the pool's usage tells what the computations
-    of the block would need, at the cost of almost nothing. For one thread; what they return is without meaning.
+    of the block would need, at the cost of almost nothing. What they return is without meaning. Other threads go on
+    as before.
     """
-    global empty, rehearsing
-    before, pool = (empty, rehearsing), Pool()
-    empty, rehearsing = pool.empty, True
+    before, _here.pool = _here.pool, Pool()
     try:
-        yield pool
+        yield _here.pool
     finally:
-        empty, rehearsing = before
+        _here.pool = before
 
 
 def copy(array: np.ndarray) -> np.ndarray:
     """`array` in C-contiguous memory of its own that starts on a cache line."""
     own = empty(array.shape, array.dtype)
-    if not rehearsing:
+    if not rehearsing():
         own[...] = array
     return own

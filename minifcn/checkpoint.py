@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from .errors import CheckpointError
 from .files import write_atomically
@@ -46,9 +45,28 @@ class Checkpoint:
             raise CheckpointError(f"not saved to {path}: weights are not finite in {', '.join(broken)}")
         tensors = dict(self.weights) | {_OPTIMIZER + name: array for name, array in self.optimizer.items()}
         header = {"minifcn": json.dumps({"format": FORMAT} | self.about, allow_nan=False)}
-        write_atomically(
-            path, to_bytes({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=header)
-        )
+        write_atomically(path, lambda file: _write(file, tensors, header))
+
+
+# The names of the format (https://github.com/huggingface/safetensors, "Format").
+_DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+def _write(file: BinaryIO, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file one tensor after the other.
+
+    The library's own writer wants all of them C-contiguous at once, which is a copy of every convolution's weights.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in tensors.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned in the file
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in tensors.values():
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
 
 
 def load(path: str | os.PathLike) -> Checkpoint:

@@ -1,5 +1,7 @@
 """The memory planner: its rehearsal asks for what the real thing asks for and costs nothing; what fits; the command."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,7 +89,7 @@ def test_a_rehearsal_computes_nothing_and_leaves_nothing():
     planner.training(net, (64, 64), 1, optim.Adam)
     planner.prediction(net, (64, 64))
     assert memory.usage().used == used > before
-    assert not memory.rehearsing
+    assert not memory.rehearsing()
     assert all(np.array_equal(one.numpy(), old) for one, old in zip(net.parameters(), weights, strict=True))
     assert all(one.grad is None and not one.is_frozen for one in net.parameters())
     images = Tensor(np.ones((1, 3, 8, 8), np.float32))
@@ -97,8 +99,19 @@ def test_a_rehearsal_computes_nothing_and_leaves_nothing():
 def test_a_rehearsal_ends_with_an_error():
     with pytest.raises(ZeroDivisionError), memory.rehearsal():
         raise ZeroDivisionError
-    assert not memory.rehearsing
-    assert memory.empty == memory.pool.empty
+    assert not memory.rehearsing()
+
+
+def test_kernels_of_other_threads_run_during_a_rehearsal():
+    images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 128, 128)).astype(np.float32))
+    net = build(**SETTINGS).eval()
+    with no_grad():
+        expected = net(images).numpy()
+        with memory.rehearsal() as pool, ThreadPoolExecutor(1) as other:
+            found = other.submit(lambda: (memory.rehearsing(), net(images).numpy())).result()
+            assert pool.usage().resident == 0
+    assert not found[0]
+    assert np.array_equal(found[1], expected)
 
 
 def test_other_devices_are_refused():

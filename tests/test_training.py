@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import minifcn
 from minifcn import checkpoint, cli, ops
+from minifcn.checkpoint import Checkpoint
 from minifcn.configuration import TrainConfig
 from minifcn.device import get_device
 from minifcn.errors import CheckpointError, DataError, DeviceError, FileWriteError, TrainingError
@@ -237,6 +242,38 @@ def test_a_missing_gpu_is_named(capsys):
     assert expected.startswith("device 'cuda' needs ")
     with pytest.raises(DeviceError, match="device 'cuda' needs "):
         minifcn.Tensor([1.0], device="cuda")
+
+
+@given(data=st.data())
+def test_the_format_s_own_library_reads_what_was_saved(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("saved") / "a.safetensors"
+    shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+    arrays = st.sampled_from([np.float32, np.float64]).flatmap(
+        lambda dtype: hnp.arrays(dtype, shapes, elements=st.floats(-(2.0**99), 2.0**99, width=32))
+    )
+    drawn = data.draw(st.dictionaries(st.text("abc._é", min_size=1, max_size=5), arrays, max_size=5))
+    weights = {name: array.T if data.draw(st.booleans()) else array for name, array in drawn.items()}
+    state = {f"momentum/{name}": -array for name, array in weights.items()}
+    Checkpoint(weights, {"network": {"classes": 3}}, state).save(path)
+    read = load_file(path)
+    expected = weights | {f"optimizer/{name}": array for name, array in state.items()}
+    assert read.keys() == expected.keys()
+    for name, array in expected.items():
+        assert read[name].dtype == array.dtype
+        np.testing.assert_array_equal(read[name], array)
+    assert checkpoint.about(path) == {"network": {"classes": 3}}
+
+
+def test_saving_copies_no_more_than_one_tensor(tmp_path):
+    size = 1 << 20
+    weights = {str(i): np.zeros((4, size // 16)).T for i in range(8)}  # not C-contiguous
+    tracemalloc.start()
+    try:
+        Checkpoint(weights, {}).save(tmp_path / "a.safetensors")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert weights["0"].nbytes <= most < 2 * weights["0"].nbytes
 
 
 def test_corrupt_and_foreign_checkpoints_are_refused(trained, tmp_path):

@@ -183,7 +183,7 @@ def run(kernel: Callable, count: int, *arguments: Any) -> None:
     No more than `settings.threads` threads enter the kernel: `member` is below that number. In a rehearsal of memory
     none does.
     """
-    if count < 1 or memory.rehearsing:
+    if count < 1 or memory.rehearsing():
         return
     arguments = tuple(memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments)
     team = np.zeros(LENGTH, np.int64)

@@ -15,7 +15,7 @@ from ..kernels import geometry, memory
 
 def he(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype) -> np.ndarray:
     """Weights [K, C/groups, R, S] or [K, D], normal with standard deviation sqrt(2 / fan_in)."""
-    if memory.rehearsing:
+    if memory.rehearsing():
         return np.empty(shape, dtype)
     weight = rng.standard_normal(shape, np.float32).astype(dtype, copy=False)
     return np.multiply(weight, np.sqrt(2 / np.prod(shape[1:])), out=weight, casting="same_kind")  # in float64
