@@ -8,11 +8,12 @@ array is gone, its buffer waits here for the next array of its size.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,26 @@ class Usage:
     resident: int
 
 
+def _from_system(size: int) -> np.ndarray:
+    """`size` bytes that go back to the system when they are dropped.
+
+    The allocator keeps what it got back between blocks that are still in use: a tenth of a training, it was measured.
+    """
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    pages = mmap.mmap(-1, size, **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without huge pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
+
+
 class _Buffer:
     """`size` bytes that start on a cache line, at `address`; `asked`: how many of them an array has had."""
 
     __slots__ = ("address", "asked", "raw", "size")
 
     def __init__(self, size: int) -> None:
-        self.raw, self.size, self.asked = np.empty(size + LINE, np.uint8), size, 0
+        self.raw, self.size, self.asked = _from_system(size + LINE), size, 0
         start = self.raw.__array_interface__["data"][0]
         self.address = start + -start % LINE
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ class Line:
 def examine(run: Run) -> list[Line]:
     """The ledger of a run before its first step: some POWER_ROUNDS + 2 forward and backward passes on its first batch.
 
-    Beside what training needs it takes four times the memory of the weights for a while.
+    Beside what training needs it takes three times the memory of the weights for a while, where the optimiser is SGD
+    (`planner.training` counts that).
     """
     batches = run.loader.epoch(0)
     batch = next(batches)
@@ -61,7 +63,7 @@ def examine(run: Run) -> list[Line]:
         _rate(run, batch),
         *_precision(run),
     ]
-    with np.errstate(over="ignore", invalid="ignore"):  # a step may lead anywhere
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a step may lead anywhere
         lines += _steps(run, batch, loss)
     network.zero_grad()
     return lines
@@ -243,7 +245,7 @@ def _steps(run: Run, batch: Batch, loss: float) -> Iterator[Line]:
         yield Line(None, "first step", "its size does not depend on the gradient's")
         return
     before = {name: parameter.data.copy() for name, parameter in _moving(run).items()}
-    gradient = {name: parameter.grad.data for name, parameter in _moving(run).items()}
+    gradient = _gradient(run)
     rate = run.schedule(0)
     try:
         promised = _move(run, before, gradient, rate)
@@ -252,6 +254,7 @@ def _steps(run: Run, batch: Batch, loss: float) -> Iterator[Line]:
             rate /= 10
             _move(run, before, gradient, rate)
             lowered = _differentiate(run, batch)
+        del gradient
         stability = _stability(run, batch, rate)
         yield _first_step(loss, promised, after, stability.ok)
         yield stability
@@ -262,6 +265,10 @@ def _steps(run: Run, batch: Batch, loss: float) -> Iterator[Line]:
 
 def _moving(run: Run) -> dict[str, Parameter]:
     return {name: p for name, p in run.optimizer.parameters.items() if p.grad is not None}
+
+
+def _gradient(run: Run) -> dict[str, Any]:
+    return {name: parameter.grad.data for name, parameter in _moving(run).items()}
 
 
 def _move(run: Run, start: dict[str, np.ndarray], gradient: dict[str, np.ndarray], rate: float) -> float:
@@ -291,21 +298,22 @@ def _stability(run: Run, batch: Batch, taken: float) -> Line:
     D the multipliers of the rates, is found by power iteration; H s is the difference of two gradients (Pearlmutter,
     1994, section 2). A power iteration gives a lower bound of c, so the limit is an upper bound of the stable rates.
     """
-    parameters = run.optimizer.parameters
-    place = {name: parameter.data.copy() for name, parameter in _moving(run).items()}
-    gradient = {name: parameter.grad.data for name, parameter in _moving(run).items()}
+    gradient = vector = _gradient(run)  # s = D vector; the first direction is that of the step itself
     multiplier = {name: run.optimizer.rates(name, 1.0)[0] for name in gradient}
-    size = math.sqrt(sum(_dot(w, w) for w in place.values()))
-    curvature, vector = 0.0, gradient  # s = D vector; the first direction is that of the step itself
+    size = math.sqrt(sum(_dot(parameter.data, parameter.data) for parameter in _moving(run).values()))
+    curvature = 0.0
     for _ in range(POWER_ROUNDS):
         length = math.sqrt(sum(multiplier[name] ** 2 * _dot(v, v) for name, v in vector.items()))
         if size == 0 or length == 0:
             break
         distance = PROBE * size / length
-        for name, v in vector.items():
-            parameters[name].data[...] = place[name] + v.dtype.type(distance * multiplier[name]) * v
+        _shift(run, vector, multiplier, distance)
         _differentiate(run, batch)
-        product = {name: (parameters[name].grad.data - g) / g.dtype.type(distance) for name, g in gradient.items()}
+        _shift(run, vector, multiplier, -distance)  # back, to rounding, which is far below the probe's distance
+        product = _gradient(run)
+        for name, g in gradient.items():
+            product[name] -= g
+            product[name] /= g.dtype.type(distance)
         # Rayleigh's quotient s H s / s D^-1 s
         along = sum(multiplier[name] * _dot(v, product[name]) for name, v in vector.items())
         curvature = along / sum(multiplier[name] * _dot(v, v) for name, v in vector.items())
@@ -322,6 +330,12 @@ def _stability(run: Run, batch: Batch, taken: float) -> Line:
     if rate > limit:
         return Line(False, "stability", f"{text}; lr {rate:g} is {rate / limit:.3g} times that: steps grow, lower it")
     return Line(True, "stability", text)
+
+
+def _shift(run: Run, direction: dict[str, Any], multiplier: dict[str, float], distance: float) -> None:
+    """Move the weights by `distance` along D `direction`."""
+    for name, v in direction.items():
+        run.optimizer.parameters[name].data += v.dtype.type(distance * multiplier[name]) * v
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

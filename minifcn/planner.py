@@ -7,9 +7,8 @@ used. So lives of arrays, workspaces, and buffers that wait to be used again are
 lies outside the pool: the optimiser's state, images and labels, the file that weights are read from, and the kernels'
 code.
 
-Not in a plan: compiling the kernels, which a new version does once (some 200 MB more), data sets that keep their images
-in memory, and the copies of weights and optimiser state that writing a checkpoint makes. On a busy machine a helper
-thread may hold arrays a little longer, and up to a tenth more be resident.
+Not in a plan: compiling the kernels, which a new version does once (some 200 MB more), and drawing the curves. On a
+busy machine a helper thread may hold arrays a little longer, and up to a tenth more be resident.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .errors import MinifcnError
 from .kernels import memory
 from .models import FCN
 from .nn import Parameter
-from .optim import Optimizer
+from .optim import SGD, Optimizer
 from .receptive import stride
 from .tensor import Tensor, no_grad
 from .tiling import largest_part
@@ -48,9 +47,14 @@ class Plan:
     phases: dict[str, int]
 
     @property
+    def worst(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=self.phases.__getitem__)
+
+    @property
     def total(self) -> int:
         """Of the phase that needs most."""
-        return max(self.phases.values())
+        return self.phases[self.worst]
 
 
 def _copy_without_values(network: FCN) -> FCN:
@@ -74,6 +78,10 @@ def _rehearsed(network: FCN) -> Iterator[tuple[FCN, memory.Pool]]:
 
 def _size(arrays: list[Tensor]) -> int:
     return sum(one.data.nbytes for one in arrays)
+
+
+def _largest(network: FCN) -> int:
+    return max(parameter.data.nbytes for parameter in network.parameters())
 
 
 def _building(network: FCN) -> int:
@@ -102,10 +110,12 @@ def _masks(tensor: Tensor) -> int:
     return total
 
 
-def training(network: FCN, size: Size, batch: int, optimizer: type[Optimizer], ahead: int = 0) -> Plan:
+def training(
+    network: FCN, size: Size, batch: int, optimizer: type[Optimizer], ahead: int = 0, ledger: bool = False
+) -> Plan:
     """The plan of a training step on `batch` images of `size` = (H, W).
 
-    `ahead`: batches that a loader keeps ready.
+    `ahead`: batches that a loader keeps ready; `ledger`: whether its examination (`ledger.examine`) comes first.
     """
     weights = _size(network.parameters())
     state = weights * len(optimizer.slots)
@@ -123,11 +133,22 @@ def training(network: FCN, size: Size, batch: int, optimizer: type[Optimizer], a
             return kept - masks, masks
 
         activations, masks = step()
+        outside = state + inputs + CODE_OF_TRAINING
+        phases = {"making the network": _building(network)}
+        if ledger and optimizer is SGD:
+            _probe(actor, step)
+            phases["the ledger before the first step"] = pool.usage().resident + weights + _largest(network) + outside
+            actor.zero_grad()
+            pool.release()
+            pool.reset_peak()
         step()  # gradients of the step before are still there when it begins, and buffers wait
-        peak = pool.usage().resident
+        step()
+        phases["a step"] = total = pool.usage().resident + outside
         with no_grad(), actor.eval().frozen():
             actor.labels(Tensor(images.data[:1]))
-        peak_of_labelling = pool.usage().resident
+        phases["labelling an image between steps"] = pool.usage().resident + outside
+        pool.reset_peak()
+        phases["writing a checkpoint"] = pool.usage().resident + _largest(network) + outside
     parts = {
         "weights": weights,
         "gradients": weights,
@@ -137,39 +158,47 @@ def training(network: FCN, size: Size, batch: int, optimizer: type[Optimizer], a
         "images and labels": inputs,
         "code of the kernels": CODE_OF_TRAINING,
     }
-    outside = state + inputs + CODE_OF_TRAINING
-    total = peak + outside
     parts["workspaces and waiting buffers"] = total - sum(parts.values())
-    phases = {
-        "making the network": _building(network),
-        "a step": total,
-        "labelling an image between steps": peak_of_labelling + outside,
-    }
     return Plan(parts, phases)
 
 
+def _probe(actor: FCN, step: Callable[[], Any]) -> None:
+    """Three steps that hold as many gradients as `ledger.examine` does: of the first, then of its probes."""
+    held: list[Any] = [[parameter.grad for parameter in actor.parameters()]]
+    step()
+    held = [[parameter.grad for parameter in actor.parameters()]]
+    for _ in range(2):
+        step()
+        held.append([parameter.grad for parameter in actor.parameters()])
+
+
 def prediction(network: FCN, size: Size, batch: int = 1) -> Plan:
-    """The plan of labelling images of `size` = (H, W) with a network that was read from a file, and is frozen."""
+    """The plan of labelling images of `size` = (H, W) with a network that was read from a file, and is frozen.
+
+    The first image finds no buffers of others, and transforms the weights of a layer when it comes to it.
+    """
     weights = _size(network.parameters())
     with _rehearsed(network) as (actor, pool):
         images = _images(network, size, batch)
         inputs = 2 * images.data.nbytes + 4 * batch * size[0] * size[1]  # normalised and not, RGB and labels
+        outside = inputs + CODE_OF_LABELLING
+        phases = {"reading the network": weights + _building(network)}
         actor.eval().freeze()
         with no_grad():
             before = pool.usage().used
             actor.labels(images)
             transforms = pool.usage().used - before
+            phases["labelling the first image"] = pool.usage().resident + outside
             actor.labels(images)
-        peak = pool.usage().resident
+            phases["labelling more images"] = total = pool.usage().resident + outside
     parts = {
         "weights": weights,
         "transformed weights": transforms,
         "images and labels": inputs,
         "code of the kernels": CODE_OF_LABELLING,
     }
-    total = peak + inputs + CODE_OF_LABELLING
     parts["activations, workspaces and waiting buffers"] = total - sum(parts.values())
-    return Plan(parts, {"reading the network": weights + _building(network), "labelling": total})
+    return Plan(parts, phases)
 
 
 def available() -> int:
@@ -207,7 +236,7 @@ def fitting_tile(network: FCN, limit: int) -> Size:
 
     def need(steps: int) -> int:
         side = step * steps
-        return prediction(network, largest_part(network, (FAR, FAR), (side, side))).phases["labelling"]
+        return prediction(network, largest_part(network, (FAR, FAR), (side, side))).total
 
     steps = largest(lambda steps: need(steps) <= limit, FAR // step // 2)
     if not steps:

@@ -195,7 +195,8 @@ class Run:
         chosen = settings.using(convolution=self.config.convolution, precision=self.config.precision)
         with chosen, open(self.folder / "log.jsonl", "a") as log:
             self.observer.started(self)
-            memory.reset_peak()  # of the training, whatever its observer did before
+            memory.release()  # the observer may have used more than the training will
+            memory.reset_peak()
             while not self.finished:
                 for batches in self._groups(self.standing.epoch, self.standing.batch):
                     self._step(batches, log)

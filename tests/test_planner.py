@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minifcn import Tensor, cli, no_grad, optim, planner
+from minifcn import Tensor, cli, ledger, no_grad, optim, planner
+from minifcn.configuration import TrainConfig
 from minifcn.errors import MinifcnError
 from minifcn.kernels import memory
 from minifcn.kernels.memory import Pool
 from minifcn.kernels.settings import settings
 from minifcn.models import GEOMETRIES, build
+from minifcn.training import Run
 
 SETTINGS = {"model": "fcn8s", "backbone": "small", "classes": 5}
 
@@ -43,8 +45,8 @@ def test_a_step_asks_for_what_was_planned(one_thread, monkeypatch, geometry, dec
         net.zero_grad()
         net.loss(images, np.zeros((2, 70, 52), np.int64)).backward()
 
-    step()
-    step()
+    for _ in range(3):
+        step()
     outside = ("optimiser state", "images and labels", "code of the kernels")
     assert planned_pool(plan, outside, "a step") == pool.usage().resident
     assert plan.parts["weights"] == plan.parts["gradients"] == sum(one.data.nbytes for one in net.parameters())
@@ -63,7 +65,25 @@ def test_labelling_asks_for_what_was_planned(one_thread, monkeypatch, geometry):
         net.labels(images)
         net.labels(images)
     outside = ("images and labels", "code of the kernels")
-    assert planned_pool(plan, outside, "labelling") == pool.usage().resident
+    assert planned_pool(plan, outside, "labelling more images") == pool.usage().resident
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_ledger_asks_for_what_was_planned(one_thread, monkeypatch, tmp_path, optimizer):
+    config = TrainConfig(data="scenes:96x80", batch=2, steps=5, optimizer=optimizer)
+    run = Run.start(tmp_path / "run", config)
+    plan = planner.training(run.network, (96, 80), 2, optim.kind(optimizer), ledger=True)
+    pool = Pool()
+    monkeypatch.setattr(memory, "empty", pool.empty)
+    ledger.examine(run)
+    weights = [one.data.nbytes for one in run.network.parameters()]
+    held = 2 * sum(weights) + max(weights)  # the network itself and the weights before, and one array in passing
+    outside = ("optimiser state", "images and labels", "code of the kernels")
+    if optimizer == "adam":  # whose step does not depend on the gradient's size
+        assert "the ledger before the first step" not in plan.phases
+    else:
+        planned = planned_pool(plan, outside, "the ledger before the first step")
+        assert planned - held == pytest.approx(pool.usage().resident, rel=0.02)
 
 
 def test_masks_and_activations_by_hand():
@@ -133,7 +153,7 @@ def test_the_largest_that_fits(limit, most):
 
 def test_memory_grows_with_the_image_and_a_tile_bounds_it():
     net = planner.without_values(SETTINGS)
-    small, large = (planner.prediction(net, size).phases["labelling"] for size in ((256, 256), (512, 1024)))
+    small, large = (planner.prediction(net, size).total for size in ((256, 256), (512, 1024)))
     assert small < large
     height, width = planner.fitting_tile(net, large)
     assert height == width

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     task.add_argument("--train", dest="training", action="store_true", default=True, help="a training step (default)")
     task.add_argument("--predict", dest="training", action="store_false", help="from an image to its labels")
     parser.add_argument("--optimizer", choices=optim.OPTIMIZERS, default="sgd", help="default: sgd")
+    parser.add_argument("--no-ledger", action="store_true", help="without the sanity checks before the first step")
     parser.add_argument("--memory", type=byte_count, metavar="8G", help="what may be used (default: what is available)")
     add_settings(parser)
 
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     def plan(size: tuple[int, int] = arguments.size, batch: int = arguments.batch) -> Plan:
         if arguments.training:
-            return planner.training(network, size, batch, optim.kind(arguments.optimizer))
+            optimizer, ledger = optim.kind(arguments.optimizer), not arguments.no_ledger
+            return planner.training(network, size, batch, optimizer, ledger=ledger)
         return planner.prediction(network, size, batch)
 
     found = plan()

@@ -91,9 +91,10 @@ class Display(Observer):
                 console.print(f"  {note}", soft_wrap=True)
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
         console.print(f"{run.folder}: {state} on device {run.config.device}")
+        examined = self.with_ledger and run.standing.step == 0
         if run.config.device == "cpu" and isinstance(run.network, FCN):
-            _print_plan(run)
-        if self.with_ledger and run.standing.step == 0:
+            _print_plan(run, examined)
+        if examined:
             print_lines(ledger.examine(run))
         self.bar.update(self.task, total=run.total_steps, completed=run.standing.step)
         self.recent = [(time.perf_counter(), 0)]
@@ -162,20 +163,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_plan(training: Run) -> None:
+def _print_plan(training: Run, examined: bool) -> None:
     """What the run will need of memory; a warning where that is more than there is."""
     config = training.config
     height, width = config.crop or training.train_set[0].image.shape[:2]
     scale = 1 if config.crop or config.scale is None else config.scale[1]
     size = math.ceil(height * scale), math.ceil(width * scale)
-    plan = planner.training(training.network, size, config.batch, optim.kind(config.optimizer), training.loader.ahead)
+    plan = planner.training(
+        training.network, size, config.batch, optim.kind(config.optimizer), training.loader.ahead, examined
+    )
     available = planner.available()
     needed, left = planner.readable(plan.total), planner.readable(available)
-    console.print(f"memory: {needed} planned for steps of {config.batch} x {size[0]}x{size[1]}, {left} available")
+    console.print(
+        f"memory: {needed} planned for steps of {config.batch} x {size[0]}x{size[1]}, most for {plan.worst}; "
+        f"{left} available",
+        soft_wrap=True,
+    )
     if plan.total > available:
         console.print(
             "[bold red]warning[/]: the system may stop this run for want of memory. A smaller --batch (with "
-            "--accumulate), or --crop, needs less; `minifcn plan` says what fits",
+            "--accumulate), --crop or --no-ledger needs less; `minifcn plan` says what fits",
             soft_wrap=True,
         )
 
