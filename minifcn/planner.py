@@ -1,14 +1,14 @@
 """The memory planner: what a training step or a prediction will need, before it is run, and what would fit.
 
-Planned is what a user sees: the largest resident size of the process above what its imports take. The network is
-walked through in a rehearsal (`kernels.memory.rehearsal`): its own forward pass, backward pass and labelling run on
-arrays of the true shapes, which geometry gives, but no kernel computes anything, so that nearly no memory or time is
-used. So lives of arrays, workspaces, and buffers that wait to be used again are those of the real thing. Added is what
-lies outside the pool: the optimiser's state, images and labels, the file that weights are read from, and the kernels'
-code.
+Planned is what a user sees: the largest resident size of the process above what its imports take (some 110 MB; with
+matplotlib, which draws the curves of a training, 135). The network is walked through in a rehearsal
+(`kernels.memory.rehearsal`): its own forward pass, backward pass and labelling run on arrays of the true shapes, which
+geometry gives, but no kernel computes anything, so that nearly no memory or time is used. So lives of arrays,
+workspaces, and buffers that wait to be used again are those of the real thing. Added is what lies outside the pool: the
+optimiser's state, images and labels, the file that weights are read from, and the kernels' code.
 
-Not in a plan: compiling the kernels, which a new version does once (some 200 MB more), and drawing the curves. On a
-busy machine a helper thread may hold arrays a little longer, and up to a tenth more be resident.
+Not in a plan: compiling the kernels, which a new version does once (some 200 MB more). On a busy machine a helper
+thread may hold arrays a little longer, and up to a tenth more be resident.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .tiling import largest_part
 
 Size = tuple[int, int]
 # Measured: what Numba keeps of the kernels that it has loaded.
-CODE_OF_TRAINING, CODE_OF_LABELLING = 76 << 20, 64 << 20
+CODE_OF_TRAINING, CODE_OF_LABELLING, CODE_OF_BOTH = 92 << 20, 64 << 20, 104 << 20
 FAR = 1 << 13  # pixels: an image in which a tile has its whole halo
 
 
@@ -111,11 +111,19 @@ def _masks(tensor: Tensor) -> int:
 
 
 def training(
-    network: FCN, size: Size, batch: int, optimizer: type[Optimizer], ahead: int = 0, ledger: bool = False
+    network: FCN,
+    size: Size,
+    batch: int,
+    optimizer: type[Optimizer],
+    *,
+    ahead: int = 0,
+    kept: int = 0,
+    ledger: bool = False,
 ) -> Plan:
     """The plan of a training step on `batch` images of `size` = (H, W).
 
-    `ahead`: batches that a loader keeps ready; `ledger`: whether its examination (`ledger.examine`) comes first.
+    `ahead`: batches that a loader keeps ready; `kept`: bytes that the data sets keep in memory; `ledger`: whether its
+    examination (`ledger.examine`) comes first.
     """
     weights = _size(network.parameters())
     state = weights * len(optimizer.slots)
@@ -133,7 +141,7 @@ def training(
             return kept - masks, masks
 
         activations, masks = step()
-        outside = state + inputs + CODE_OF_TRAINING
+        outside = state + inputs + kept + CODE_OF_TRAINING
         phases = {"making the network": _building(network)}
         if ledger and optimizer is SGD:
             _probe(actor, step)
@@ -146,6 +154,7 @@ def training(
         phases["a step"] = total = pool.usage().resident + outside
         with no_grad(), actor.eval().frozen():
             actor.labels(Tensor(images.data[:1]))
+        outside += CODE_OF_BOTH - CODE_OF_TRAINING
         phases["labelling an image between steps"] = pool.usage().resident + outside
         pool.reset_peak()
         phases["writing a checkpoint"] = pool.usage().resident + _largest(network) + outside
@@ -155,7 +164,7 @@ def training(
         "optimiser state": state,
         "activations": activations,
         "masks": masks,
-        "images and labels": inputs,
+        "images and labels": inputs + kept,
         "code of the kernels": CODE_OF_TRAINING,
     }
     parts["workspaces and waiting buffers"] = total - sum(parts.values())

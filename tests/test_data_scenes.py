@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minifcn.data import IGNORE, Scenes, colourise, open_dataset, voc_palette
+from minifcn.data import IGNORE, Scenes, colourise, open_dataset, voc_palette, generated
 from minifcn.errors import DataError
 
 
@@ -39,6 +39,15 @@ def test_split_seed_and_index_each_change_the_scene():
         Scenes(split, seed=seed)[index].image for split in ("train", "val") for seed in (0, 1) for index in (0, 1)
     ]
     assert len({image.tobytes() for image in images}) == 8
+
+
+def test_what_it_keeps_is_bounded(monkeypatch):
+    scenes = Scenes("train", size=(32, 40), length=3)
+    assert scenes.kept_bytes == 3 * 32 * 40 * 4
+    monkeypatch.setattr(generated, "KEEP_BYTES", 2 * 32 * 40 * 4 + 1)
+    assert scenes.kept_bytes == 2 * 32 * 40 * 4
+    kept = [scenes[i] is scenes[i] for i in range(3)]
+    assert kept == [True, True, False]
 
 
 def test_every_class_is_common_and_void_is_thin(samples):

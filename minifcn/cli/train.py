@@ -170,7 +170,13 @@ def _print_plan(training: Run, examined: bool) -> None:
     scale = 1 if config.crop or config.scale is None else config.scale[1]
     size = math.ceil(height * scale), math.ceil(width * scale)
     plan = planner.training(
-        training.network, size, config.batch, optim.kind(config.optimizer), training.loader.ahead, examined
+        training.network,
+        size,
+        config.batch,
+        optim.kind(config.optimizer),
+        ahead=training.loader.ahead,
+        kept=training.train_set.kept_bytes + training.val_set.kept_bytes,
+        ledger=examined,
     )
     available = planner.available()
     needed, left = planner.readable(plan.total), planner.readable(available)

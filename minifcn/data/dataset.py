@@ -49,6 +49,11 @@ class Dataset(ABC):
     def __getitem__(self, index: int) -> Sample:
         """Sample `index` (0 .. len-1; IndexError outside)."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that samples will take once all of them were read: none, where they are files."""
+        return 0
+
     def source(self, index: int) -> str:
         """Where sample `index` comes from, for messages: a file, or the name of a generated sample."""
         return self[index].name

@@ -57,9 +57,15 @@ class Generated(Dataset):
         image, label = self.draw(np.random.Generator(np.random.Philox(key=key)))
         image.flags.writeable = label.flags.writeable = False
         sample = Sample(image, label, self.source(index))
-        if (len(self._kept) + 1) * (image.nbytes + label.nbytes) <= KEEP_BYTES:
+        if len(self._kept) < KEEP_BYTES // (image.nbytes + label.nbytes):
             self._kept[index] = sample
         return sample
+
+    @property
+    def kept_bytes(self) -> int:
+        first = self[0]
+        one = first.image.nbytes + first.label.nbytes
+        return min(self.length, KEEP_BYTES // one) * one
 
     def source(self, index: int) -> str:
         return f"{self.split}_{index:06d}"
