@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minifcn.data import IGNORE, Scenes, colourise, open_dataset, voc_palette, generated
+from minifcn.data import IGNORE, Scenes, colourise, generated, open_dataset, voc_palette
 from minifcn.errors import DataError
 
 
