@@ -20,6 +20,8 @@ from . import kernels
 from .errors import DeviceError
 from .kernels import memory
 from .kernels.layout import channels_first, channels_last
+from .kernels.settings import settings
+from .kernels.storage import BFLOAT16, widened
 
 
 class Device:
@@ -79,6 +81,14 @@ class Device:
         """`array` as a NumPy array."""
         return np.asarray(array)
 
+    def storage(self, dtype: np.dtype) -> np.dtype:
+        """The type in memory of the activations of a network of `dtype`, under the current settings."""
+        return dtype
+
+    def sum(self, x: Any, y: Any) -> Any:
+        """x + y, a new array, of arrays of one shape."""
+        return x + y
+
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
@@ -115,16 +125,39 @@ class CudaDevice(Device):
         return channels_first(self.xp.asarray(last)) if last.flags.c_contiguous else self.xp.asarray(array)
 
     def constant(self, array: Any) -> Any:
-        """On a GPU no array can be made read-only, and no kernel keeps what it derives."""
-        return memory.constant(array) if self.xp is np else array.view()
+        """On a GPU no array can be made read-only."""
+        return kernels.cuda.constants.register(memory.constant(array) if self.xp is np else array.view())
 
     def to_host(self, array: Any) -> np.ndarray:
-        """`array` as a NumPy array, in the same memory order if that is channels last."""
-        if self.xp is np:
-            return np.asarray(array)
+        """`array` as a NumPy array, in the same memory order if that is channels last; bfloat16 as float32."""
         if array.ndim == 4 and not array.flags.c_contiguous:
-            return channels_first(self.xp.asnumpy(channels_last(array)))
-        return self.xp.asnumpy(array)
+            return channels_first(self.to_host(channels_last(array)))
+        found = np.asarray(array) if self.xp is np else self.xp.asnumpy(array)
+        return widened(found) if array.dtype == BFLOAT16 else found
+
+    def storage(self, dtype: np.dtype) -> np.dtype:
+        """bfloat16 for float32 at that precision. Raises DeviceError where a kernel is replaced, as it would be
+        given arrays that it does not know.
+        """
+        if settings.precision != "bfloat16" or dtype != np.float32:
+            return dtype
+        if self.replacements:
+            raise DeviceError(
+                f"precision 'bfloat16' stores activations as bfloat16, which kernels of one's own "
+                f"({', '.join(self.replacements)}) do not take: choose another precision"
+            )
+        return BFLOAT16
+
+    def rounded(self, x: Any) -> Any:
+        """x, float32, as bfloat16."""
+        return self._kernels.rounded(x)
+
+    def widened(self, x: Any) -> Any:
+        """x, bfloat16, as float32."""
+        return self._kernels.widened(x)
+
+    def sum(self, x: Any, y: Any) -> Any:
+        return self.kernel("add_forward")(x, y) if x.dtype == BFLOAT16 else x + y
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}

@@ -17,6 +17,7 @@ import numpy as np
 
 from .device import Device, get_device
 from .errors import DeviceError, MinifcnError
+from .kernels.storage import BFLOAT16
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -41,6 +42,7 @@ class Op:
 
     device: Device = get_device("cpu")
     owns_gradients = False  # whether `backward` returns arrays that nobody else holds
+    takes_bfloat16 = False  # whether inputs may be stored as bfloat16; else its arithmetic is that of the array module
     needs: tuple[bool, ...] | None = None
     inputs: tuple[Tensor | None, ...] = ()
 
@@ -75,6 +77,8 @@ class Op:
                     f"{type(self).__name__} got tensors of devices {self.device.name!r} and {x.place.name!r}: "
                     f"move one with .to()"
                 )
+            if x.dtype == BFLOAT16 and not self.takes_bfloat16:
+                raise MinifcnError(f"{type(self).__name__} does not take bfloat16: ops.storage.widened() first")
         self.needs = tuple(x is not None and x.requires_grad for x in inputs)
         y = Tensor(self.forward(*(None if x is None else x.data for x in inputs)), device=self.device)
         if _recording.get() and any(self.needs):
@@ -96,7 +100,8 @@ class Tensor:
     """An array on a device, with the graph that made it and, after `backward`, its gradient.
 
     `array` may be a NumPy array (its dtype is kept, its memory shared), a number or a list (float32).
-    Gradients exist for float32 and float64 only.
+    Gradients exist for float32 and float64, and inside a network whose activations are stored as bfloat16; its arrays
+    are uint16, and `numpy()` widens them to float32.
     """
 
     __array_priority__ = 1000  # NumPy leaves `array * tensor` to Tensor
@@ -136,7 +141,8 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        return f"Tensor({self.numpy()!r}, device={self.device!r}, requires_grad={self.requires_grad})"
+        stored = ", stored as bfloat16" if self.dtype == BFLOAT16 else ""
+        return f"Tensor({self.numpy()!r}, device={self.device!r}, requires_grad={self.requires_grad}{stored})"
 
     # --- in and out ---
 
@@ -183,6 +189,8 @@ class Tensor:
         """
         if not self.requires_grad:
             raise MinifcnError("backward() on a tensor that does not require gradients")
+        if self.dtype == BFLOAT16:
+            raise MinifcnError("backward() of a tensor stored as bfloat16: ops.storage.widened() first")
         if dy is None:
             if self.size != 1:
                 raise MinifcnError(f"backward() of a tensor of shape {self.shape} needs an upstream gradient dy")
@@ -204,7 +212,8 @@ class Tensor:
                     continue
                 owned[id(x)] = id(x) in gradients or node.op.owns_gradients
                 if id(x) in gradients:
-                    gradients[id(x)] = gradients[id(x)] + dx  # never in place: it may be another node's memory
+                    # never in place: it may be another node's memory
+                    gradients[id(x)] = self.place.sum(gradients[id(x)], dx)
                 else:
                     gradients[id(x)] = dx
 

@@ -53,7 +53,7 @@ __global__ void max_pool2d_backward(const T* __restrict__ dy,                  /
     const long long i = element();
     if (i >= count) return;
     const Place at(i, H, W, C);
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int r = R - 1; r >= 0; r--) {  // the last tap meets the first window
         const int p = window_of(at.h, r, stride_h, pad_h, dilation_h, P);
         if (p < 0) continue;
@@ -69,14 +69,14 @@ __global__ void max_pool2d_backward(const T* __restrict__ dy,                  /
 
 template <typename T>
 __global__ void avg_pool2d(const T* __restrict__ x,              // [N, H, W, C]
-                           const T* __restrict__ row_counts,     // [P]: rows that a window counts
-                           const T* __restrict__ column_counts,  // [Q]
+                           const Sum<T>* __restrict__ row_counts, // [P]: rows that a window counts
+                           const Sum<T>* __restrict__ column_counts, // [Q]
                            T* __restrict__ y,                    // [N, P, Q, C]
                            POOL2D_SIZES, long long count) {
     const long long i = element();
     if (i >= count) return;
     const Place at(i, P, Q, C);
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int r = 0; r < R; r++) {
         const int h = at.h * stride_h - pad_h + r * dilation_h;
         if (h < 0 || h >= H) continue;
@@ -90,14 +90,14 @@ __global__ void avg_pool2d(const T* __restrict__ x,              // [N, H, W, C]
 
 template <typename T>
 __global__ void avg_pool2d_backward(const T* __restrict__ dy,             // [N, P, Q, C]
-                                    const T* __restrict__ row_counts,     // [P]
-                                    const T* __restrict__ column_counts,  // [Q]
+                                    const Sum<T>* __restrict__ row_counts, // [P]
+                                    const Sum<T>* __restrict__ column_counts, // [Q]
                                     T* __restrict__ dx,                   // [N, H, W, C]
                                     POOL2D_SIZES, long long count) {
     const long long i = element();
     if (i >= count) return;
     const Place at(i, H, W, C);
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int r = R - 1; r >= 0; r--) {
         const int p = window_of(at.h, r, stride_h, pad_h, dilation_h, P);
         if (p < 0) continue;

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..kernels.storage import BFLOAT16
 from ..tensor import Op, Tensor
 from .broadcasting import operands, unbroadcast
 from .scale import scale
@@ -29,9 +30,12 @@ from .scale import scale
 class Add(Op):
     """y = a + b."""
 
+    takes_bfloat16 = True
+
     def forward(self, a: Any, b: Any) -> Any:
         self.shapes = a.shape, b.shape
-        return self.kernel("add_forward")(a, b) if a.shape == b.shape and a.dtype == b.dtype else a + b
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return self.kernel("add_forward")(a, b) if alike or BFLOAT16 in (a.dtype, b.dtype) else a + b
 
     def backward(self, dy: Any) -> tuple[Any, Any]:
         return unbroadcast(dy, self.shapes[0]), unbroadcast(dy, self.shapes[1])

@@ -15,6 +15,7 @@ import numpy as np
 
 from minifcn.kernels import cuda, geometry, reference
 from minifcn.kernels.settings import CUDA_RUNGS, PRECISIONS, settings
+from minifcn.kernels.storage import BFLOAT16
 
 DTYPES = (np.float32, np.float64)
 # x [N, C, H, W], w [K, C / groups, R, S], and stride, padding, dilation, groups
@@ -27,6 +28,35 @@ CONVOLUTIONS = (
 LARGE = ((8, 128, 64, 64), (128, 128, 3, 3), (1, 1, 1, 1))
 POOLS = ((2, 2, 0, True), (3, 2, 1, False))  # window, stride, padding, ceil_mode
 Call = tuple[str, tuple[Any, ...]]
+# Which arguments of a kernel are activations or their gradients, that may be stored as bfloat16.
+ACTIVATIONS = {
+    "conv2d_forward": (0,),
+    "conv2d_backward_input": (0,),
+    "conv2d_backward_weight": (0, 1),
+    "conv2d_backward_bias": (0,),
+    "conv2d_relu_forward": (0,),
+    "conv2d_relu_backward": (0, 2),
+    "max_pool2d_forward": (0,),
+    "max_pool2d_backward_input": (0,),
+    "avg_pool2d_forward": (0,),
+    "avg_pool2d_backward_input": (0,),
+    "relu_forward": (0,),
+    "relu_backward_input": (0, 1),
+    "add_forward": (0, 1),
+    "scale_forward": (0,),
+    "dropout_forward": (0,),
+    "dropout_backward_input": (0,),
+    "crop_forward": (0,),
+    "crop_backward_input": (0,),
+    "crop_sum_forward": (0, 1),
+    "lrn_forward": (0,),
+    "lrn_backward_input": (0, 1),
+    "bilinear_upsample_forward": (0,),
+    "bilinear_upsample_backward_input": (0,),
+    "upsample_cross_entropy_forward": (0,),
+    "upsample_cross_entropy_backward_input": (1,),
+    "upsample_argmax": (0,),
+}
 
 
 class _Numbers:
@@ -133,6 +163,31 @@ def _steps(array: _Numbers) -> Iterator[Call]:
             yield "adam_step", (w, g, array(size), np.abs(array(size)), 0.1, (0.9, 0.99), 1e-8, 1e-2, 3, decoupled)
 
 
+# --- activations in bfloat16 ---
+
+
+def cut(x: np.ndarray) -> np.ndarray:
+    """x with the bits that bfloat16 has no room for at 0: numbers that it holds exactly."""
+    return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def stored(x: np.ndarray) -> np.ndarray:
+    """The bfloat16 of `cut(x)`, in the same memory order."""
+    return (x.view(np.uint32) >> np.uint32(16)).astype(BFLOAT16)
+
+
+def stored_calls(found: Iterator[Call]) -> Iterator[tuple[str, tuple[Any, ...], tuple[Any, ...]]]:
+    """(kernel, arguments with activations in bfloat16, the same as float32 numbers) of those of `found` that can be.
+
+    Weights are such that their copies in bfloat16 are exact.
+    """
+    for name, arguments in found:
+        if name in ACTIVATIONS:
+            exact = [cut(one) if getattr(one, "dtype", None) == np.float32 else one for one in arguments]
+            given = [stored(one) if i in ACTIVATIONS[name] else one for i, one in enumerate(exact)]
+            yield name, tuple(given), tuple(exact)
+
+
 # --- instances ---
 
 
@@ -183,6 +238,9 @@ def instances() -> dict[str, tuple[str, ...]]:
             for dtype in DTYPES:
                 for name, arguments in itertools.chain(calls(dtype), _large_calls(dtype)):
                     getattr(kernels, name)(*arguments)
+            for name, arguments, _ in stored_calls(itertools.chain(calls(np.float32), _large_calls(np.float32))):
+                getattr(kernels, name)(*arguments)
+    kernels.widened(kernels.rounded(np.zeros(1, np.float32)))
     found: dict[str, list[str]] = {}
     for file, expression in recorder.instances:
         found.setdefault(file, []).append(expression)
