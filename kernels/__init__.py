@@ -6,7 +6,7 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 * Arrays are indexed [N, C, H, W], convolution weights [K, C/groups, R, S]. Any strides are accepted, also
   empty batches. Inputs are never written to, the optimisers' `w` and state excepted; outputs share memory with nothing.
 * float32 in, float32 out; float64 in, float64 out. Sums may be wider inside. All float arrays of one call
-  have one dtype.
+  have one dtype. (On `cuda` and `cuda-sim` activations may be bfloat16 beside float32 parameters: `storage`.)
 * The same inputs give the same bits, on every run and for every number of threads.
 * Sizes and offsets come from `geometry` alone, which also refuses what is not feasible.
 

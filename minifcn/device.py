@@ -7,6 +7,7 @@ never a silent fall-back: what a device lacks is an error that names it.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -81,6 +82,10 @@ class Device:
         """`array` as a NumPy array."""
         return np.asarray(array)
 
+    def is_bfloat16(self, dtype: np.dtype) -> bool:
+        """Whether arrays of `dtype` hold bfloat16 here."""
+        return False
+
     def storage(self, dtype: np.dtype) -> np.dtype:
         """The type in memory of the activations of a network of `dtype`, under the current settings."""
         return dtype
@@ -130,21 +135,29 @@ class CudaDevice(Device):
 
     def to_host(self, array: Any) -> np.ndarray:
         """`array` as a NumPy array, in the same memory order if that is channels last; bfloat16 as float32."""
-        if array.ndim == 4 and not array.flags.c_contiguous:
-            return channels_first(self.to_host(channels_last(array)))
-        found = np.asarray(array) if self.xp is np else self.xp.asnumpy(array)
-        return widened(found) if array.dtype == BFLOAT16 else found
+        if self.xp is np:
+            found = np.asarray(array)
+        elif array.ndim == 4 and not array.flags.c_contiguous:
+            found = channels_first(self.xp.asnumpy(channels_last(array)))
+        else:
+            found = self.xp.asnumpy(array)
+        return widened(found) if self.is_bfloat16(array.dtype) else found
+
+    def is_bfloat16(self, dtype: np.dtype) -> bool:
+        return dtype == BFLOAT16
 
     def storage(self, dtype: np.dtype) -> np.dtype:
-        """bfloat16 for float32 at that precision. Raises DeviceError where a kernel is replaced, as it would be
-        given arrays that it does not know.
+        """bfloat16 for float32 at that precision. Raises DeviceError where a kernel is replaced by another than one
+        that wraps it (functools.wraps), as it would be given arrays that it does not know.
         """
         if settings.precision != "bfloat16" or dtype != np.float32:
             return dtype
-        if self.replacements:
+        known = self._module
+        others = [name for name, one in self.replacements.items() if inspect.unwrap(one) is not getattr(known, name)]
+        if others:
             raise DeviceError(
                 f"precision 'bfloat16' stores activations as bfloat16, which kernels of one's own "
-                f"({', '.join(self.replacements)}) do not take: choose another precision"
+                f"({', '.join(others)}) do not take: choose another precision"
             )
         return BFLOAT16
 
@@ -157,7 +170,7 @@ class CudaDevice(Device):
         return self._kernels.widened(x)
 
     def sum(self, x: Any, y: Any) -> Any:
-        return self.kernel("add_forward")(x, y) if x.dtype == BFLOAT16 else x + y
+        return self.kernel("add_forward")(x, y) if self.is_bfloat16(x.dtype) else x + y
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}

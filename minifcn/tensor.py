@@ -17,7 +17,6 @@ import numpy as np
 
 from .device import Device, get_device
 from .errors import DeviceError, MinifcnError
-from .kernels.storage import BFLOAT16
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -77,7 +76,7 @@ class Op:
                     f"{type(self).__name__} got tensors of devices {self.device.name!r} and {x.place.name!r}: "
                     f"move one with .to()"
                 )
-            if x.dtype == BFLOAT16 and not self.takes_bfloat16:
+            if x.is_bfloat16 and not self.takes_bfloat16:
                 raise MinifcnError(f"{type(self).__name__} does not take bfloat16: ops.storage.widened() first")
         self.needs = tuple(x is not None and x.requires_grad for x in inputs)
         y = Tensor(self.forward(*(None if x is None else x.data for x in inputs)), device=self.device)
@@ -100,8 +99,8 @@ class Tensor:
     """An array on a device, with the graph that made it and, after `backward`, its gradient.
 
     `array` may be a NumPy array (its dtype is kept, its memory shared), a number or a list (float32).
-    Gradients exist for float32 and float64, and inside a network whose activations are stored as bfloat16; its arrays
-    are uint16, and `numpy()` widens them to float32.
+    Gradients exist for float32 and float64, and inside a network whose activations are stored as bfloat16: arrays of
+    uint16 on a CUDA device, which `numpy()` widens to float32.
     """
 
     __array_priority__ = 1000  # NumPy leaves `array * tensor` to Tensor
@@ -130,6 +129,10 @@ class Tensor:
         return self.data.dtype
 
     @property
+    def is_bfloat16(self) -> bool:
+        return self.place.is_bfloat16(self.data.dtype)
+
+    @property
     def ndim(self) -> int:
         return self.data.ndim
 
@@ -141,7 +144,7 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        stored = ", stored as bfloat16" if self.dtype == BFLOAT16 else ""
+        stored = ", stored as bfloat16" if self.is_bfloat16 else ""
         return f"Tensor({self.numpy()!r}, device={self.device!r}, requires_grad={self.requires_grad}{stored})"
 
     # --- in and out ---
@@ -163,6 +166,10 @@ class Tensor:
         return array.copy() if copy else array
 
     def __dlpack__(self, **arguments: Any) -> Any:
+        if self.is_bfloat16:
+            raise MinifcnError(
+                "a tensor stored as bfloat16 would be taken for whole numbers: ops.storage.widened() first"
+            )
         return self.data.__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -189,7 +196,7 @@ class Tensor:
         """
         if not self.requires_grad:
             raise MinifcnError("backward() on a tensor that does not require gradients")
-        if self.dtype == BFLOAT16:
+        if self.is_bfloat16:
             raise MinifcnError("backward() of a tensor stored as bfloat16: ops.storage.widened() first")
         if dy is None:
             if self.size != 1:

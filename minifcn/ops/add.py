@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernels.storage import BFLOAT16
 from ..tensor import Op, Tensor
 from .broadcasting import operands, unbroadcast
 from .scale import scale
@@ -35,7 +34,8 @@ class Add(Op):
     def forward(self, a: Any, b: Any) -> Any:
         self.shapes = a.shape, b.shape
         alike = a.shape == b.shape and a.dtype == b.dtype
-        return self.kernel("add_forward")(a, b) if alike or BFLOAT16 in (a.dtype, b.dtype) else a + b
+        by_kernel = alike or any(map(self.device.is_bfloat16, (a.dtype, b.dtype)))  # which refuses what does not fit
+        return self.kernel("add_forward")(a, b) if by_kernel else a + b
 
     def backward(self, dy: Any) -> tuple[Any, Any]:
         return unbroadcast(dy, self.shapes[0]), unbroadcast(dy, self.shapes[1])

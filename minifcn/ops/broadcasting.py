@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import MinifcnError
-from ..kernels.storage import BFLOAT16
 from ..tensor import Tensor
 
 
@@ -25,7 +24,7 @@ def operands(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     def lift(value: Any) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        if like.dtype == BFLOAT16:
+        if like.is_bfloat16:
             raise MinifcnError("a number or an array cannot become bfloat16: ops.storage.widened() the tensor first")
         return Tensor(np.asarray(value, like.dtype), device=like.place)
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernels.storage import BFLOAT16
 from ..tensor import Op, Tensor
 
 
@@ -52,4 +51,4 @@ def stored(x: Tensor) -> Tensor:
 
 def widened(x: Tensor) -> Tensor:
     """x as float32 where it is stored as bfloat16, else x itself."""
-    return Widened()(x) if x.dtype == BFLOAT16 else x
+    return Widened()(x) if x.is_bfloat16 else x

@@ -1,5 +1,6 @@
 """bfloat16 in memory: its rounding, every kernel on it, and networks whose activations are stored so."""
 
+import functools
 import tracemalloc
 
 import numpy as np
@@ -261,10 +262,12 @@ def test_what_computes_by_the_array_module_takes_no_bfloat16(device):
 
 @on_sim
 def test_kernels_of_ones_own_are_given_no_bfloat16(device):
-    net = small(device)
-    own = replaced(device, relu_forward=lambda x: x)
-    with kernel_settings.using(precision="bfloat16"), own, pytest.raises(DeviceError, match="relu_forward"):
-        net(Tensor(np.zeros((1, 3, 32, 32), F32), device=device))
+    net, x, kernel = small(device), images((1, 3, 32, 32), device), get_device(device).kernel("max_pool2d_forward")
+    wrapped = functools.wraps(kernel)(lambda *arguments: kernel(*arguments))
+    with kernel_settings.using(precision="bfloat16"), replaced(device, max_pool2d_forward=wrapped):
+        net(x)
+        with replaced(device, relu_forward=lambda x: x), pytest.raises(DeviceError, match=r"\(relu_forward\)"):
+            net(x)
 
 
 def test_the_processor_has_no_bfloat16():
@@ -295,7 +298,9 @@ def inner(loss):
 
 
 @on_sim
-@pytest.mark.parametrize("about", [{}, {"model": "fcn32s", "geometry": "pad100"}, {"model": "fcn8s-at-once"}])
+@pytest.mark.parametrize(
+    "about", [{}, {"model": "fcn16s", "geometry": "pad100", "width": 0.25}, {"model": "fcn8s-at-once"}]
+)
 def test_activations_and_their_gradients_are_stored_as_bfloat16(device, about, monkeypatch):
     net, target = small(device, **about), np.zeros((1, 64, 48), np.uint8)
     gradients = []
@@ -327,7 +332,11 @@ def test_the_peak_of_a_step_is_lower(device):
     """Not halved: weights and their gradients, images, labels, masks, places of maxima, and the losses of pixels."""
     peaks = {}
     for precision in ("float32", "bfloat16"):
-        net, x, target = small(device, width=0.25, fc=16), images((1, 3, 192, 192), device), np.zeros((1, 192, 192), np.uint8)
+        net, x, target = (
+            small(device, width=0.25, fc=16),
+            images((1, 3, 192, 192), device),
+            np.zeros((1, 192, 192), np.uint8),
+        )
         with kernel_settings.using(precision=precision):
             net.loss(x, target).backward()  # compiled, and tables made
             net.zero_grad()
