@@ -19,7 +19,7 @@ from typing import Any
 # shape, or the fastest of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
 CPU_RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
-CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")
+CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")  # of which the last one alone uses tensor cores
 RUNGS = CPU_RUNGS + CUDA_RUNGS
 
 # What float32 numbers may become on their way into a product, on tensor cores: 24 bits of mantissa, nearly as many in

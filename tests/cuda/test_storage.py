@@ -371,9 +371,10 @@ def test_a_network_gives_float32_near_that_of_float32(device, about):
     with no_grad():
         expected = net(x).numpy()
         with kernel_settings.using(precision="bfloat16"):
-            found = net(x).numpy()
+            y = net(x)
             labels = net.labels(x)
-    assert found.dtype == F32
+    assert y.dtype == F32
+    found = y.numpy()
     assert 0 < error(found, expected) < 12 * UNIT
     behind = found.max(1) - np.take_along_axis(found, labels[:, None].astype(int), 1)[:, 0]
     assert (behind <= UNIT * np.abs(found).max()).all()
@@ -429,13 +430,13 @@ def test_copies_of_frozen_weights_are_made_once_and_follow_the_weights(device, m
 def test_twenty_steps_train_as_in_float32(device):
     """Loss by loss within 2 %, with float32 masters that hold what their copies cannot."""
     data = open_dataset("scenes", "train", seed=0)
-    samples = [data[i] for i in range(2)]
+    samples = [data[0]]
     pixels = np.stack([sample.image for sample in samples])[:, :48, :48]
     target = np.stack([sample.label for sample in samples])[:, :48, :48]
     x = Normalization.measure(data).apply(pixels).transpose(0, 3, 1, 2).astype(F32)
     losses = {}
     for precision in ("float32", "bfloat16"):
-        net = small(device, classes=len(data.classes))
+        net = small(device, classes=len(data.classes), width=0.25)
         optimizer, losses[precision] = optim.build("sgd", dict(net.named_parameters()), 0.9, 1e-4), []
         with kernel_settings.using(precision=precision):
             for step in range(20):
