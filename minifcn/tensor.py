@@ -180,10 +180,15 @@ class Tensor:
         return Tensor(self.data, device=self.place)
 
     def to(self, device: str | Device) -> Tensor:
-        """The same values on `device`, as a leaf outside the graph; itself where it is there already."""
+        """The same values on `device`, as a leaf outside the graph; itself where it is there already.
+
+        Raises MinifcnError for uint16 where that would be taken for bfloat16.
+        """
         target = get_device(device)
         if target is self.place:
             return self
+        if target.is_bfloat16(self.dtype) and not self.is_bfloat16:
+            raise MinifcnError(f"uint16 on device {target.name!r} is bfloat16: choose another type of whole numbers")
         return Tensor(target.asarray(self.numpy()), requires_grad=self.requires_grad, device=target)
 
     # --- backward ---

@@ -256,7 +256,12 @@ def test_what_computes_by_the_array_module_takes_no_bfloat16(device):
     x.requires_grad = True
     with pytest.raises(MinifcnError, match="stored as bfloat16"):
         x.backward(np.ones(x.shape, F32))
+    with pytest.raises(MinifcnError, match="would be taken for whole numbers"):
+        np.from_dlpack(x)
+    with pytest.raises(MinifcnError, match="uint16 on device 'cuda-sim' is bfloat16"):
+        Tensor(np.ones(3, np.uint16)).to(device)
     np.testing.assert_array_equal((x + x).numpy(), np.full(x.shape, 2, F32))
+    assert x.to("cpu").dtype == F32
     assert "stored as bfloat16" in repr(x)
 
 
@@ -280,6 +285,9 @@ def test_the_processor_has_no_bfloat16():
 
 def small(device, model="fcn8s", **about):
     return models.build(model, **{"backbone": "small", "classes": 5, "width": 0.5} | about).to(device)
+
+
+ALEXNET = {"model": "fcn32s", "backbone": "alexnet", "width": 0.25, "fc": 32}
 
 
 def images(shape, device, dtype=F32):
@@ -359,7 +367,7 @@ def test_float64_and_other_precisions_are_stored_as_they_are(device):
 
 
 @on_sim
-@pytest.mark.parametrize("about", [{}, {"deconv": "learned"}, {"model": "classifier", "input_size": 32}])
+@pytest.mark.parametrize("about", [{}, {"deconv": "learned"}, {"model": "classifier", "input_size": 32}, ALEXNET])
 def test_a_network_gives_float32_near_that_of_float32(device, about):
     """Each of a dozen layers rounds its output by at most 2^-8, and its weights by as much."""
     net = small(device, **about).eval()
