@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.kernels import cuda, geometry, reference
+from minifcn.kernels.layout import tap_numbers
 from minifcn.kernels.settings import CUDA_RUNGS, PRECISIONS, settings
 from minifcn.kernels.storage import BFLOAT16
 
@@ -77,6 +78,13 @@ class _Numbers:
         return found
 
 
+def listed(name: str, found: Any) -> list[Any]:
+    """What a kernel returned, as a list without None; taps that won a maximum as numbers."""
+    if name == "max_pool2d_forward":
+        return [found[0], tap_numbers(found[1], found[0].shape)]
+    return [one for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
+
+
 def calls(dtype: type) -> Iterator[Call]:
     """(kernel of the contract, arguments), with results that are finite."""
     array = _Numbers(dtype)
@@ -101,6 +109,15 @@ def _convolutions(array: _Numbers) -> Iterator[Call]:
         yield "conv2d_relu_backward", (dy, mask, x, w, *window)
 
 
+def _two_bits(argmax: np.ndarray) -> np.ndarray:
+    """The winners [N, C, P, Q] of 2 x 2 windows as bytes [N, P, Q, ceil(C/4)]."""
+    N, C, P, Q = argmax.shape
+    packed = np.zeros((N, P, Q, -(-C // 4)), np.uint8)
+    for c in range(C):
+        packed[..., c // 4] += argmax[:, c] * np.uint8(4 ** (c % 4))
+    return packed
+
+
 def _pools(array: _Numbers) -> Iterator[Call]:
     for window, stride, padding, ceil_mode in POOLS:
         x = array(2, 5, 7, 9)
@@ -108,6 +125,8 @@ def _pools(array: _Numbers) -> Iterator[Call]:
         y, argmax = reference.max_pool2d_forward(x, *shape)
         yield "max_pool2d_forward", (x, *shape)
         yield "max_pool2d_backward_input", (array(*y.shape), argmax, x.shape[2:], *shape)
+        if window == 2:
+            yield "max_pool2d_backward_input", (array(*y.shape), _two_bits(argmax), x.shape[2:], *shape)
         shape = (window, stride, padding, ceil_mode, True)
         y = reference.avg_pool2d_forward(x, *shape)
         yield "avg_pool2d_forward", (x, *shape)

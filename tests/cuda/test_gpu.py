@@ -14,7 +14,7 @@ from minifcn.kernels import cuda, reference
 from minifcn.kernels.settings import settings
 
 from . import budget, vectors
-from .calls import DTYPES, calls, instances, stored_calls, variants
+from .calls import DTYPES, calls, instances, listed, stored_calls, variants
 
 DEVICE = os.environ.get("MINIFCN_GPU_TESTS", "cuda")
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5, "3xtf32": 2e-5, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -39,7 +39,7 @@ def results(place, name, arguments):
     found = place.kernel(name)(*given)
     if found is None:
         found = tuple(one for one in given if isinstance(one, place.xp.ndarray))
-    return [place.to_host(one) for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
+    return listed(name, tuple(place.to_host(one) for one in listed("", found)))
 
 
 @pytest.mark.gpu

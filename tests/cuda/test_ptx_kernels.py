@@ -7,7 +7,7 @@ from minifcn.kernels import cuda, reference
 from minifcn.kernels.cuda.optimizers import CHUNK
 from minifcn.kernels.settings import settings
 
-from .calls import CONVOLUTIONS, DTYPES, calls, instances, stored_calls, variants
+from .calls import CONVOLUTIONS, DTYPES, calls, instances, listed, stored_calls, variants
 from .executor import PtxExecutor
 from .nvrtc import NEEDS_NVRTC
 from .test_optimizers import calls_of as optimizer_calls
@@ -38,7 +38,7 @@ def results(kernels, name, arguments):
     found = getattr(kernels, name)(*own)
     if found is None:  # an optimiser
         return [one for one in own if isinstance(one, np.ndarray)]
-    return [one for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
+    return listed(name, found)
 
 
 def close(found, expected, tolerance):

@@ -90,10 +90,6 @@ def test_every_number_of_bfloat16_widens_exactly_and_comes_back(device):
 # --- kernels -----------------------------------------------------------------------------------------------------
 
 
-def list_of(found):
-    return [one for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
-
-
 def near(found, expected, what):
     """bfloat16 within its rounding of the largest number expected, float32 within that of its sums; the rest equal."""
     assert found.shape == expected.shape, what
@@ -113,7 +109,7 @@ def test_every_kernel_agrees_with_the_reference_on_the_same_numbers(device):
             *(one.astype(F64) if getattr(one, "dtype", 0) == F32 else one for one in exact)
         )
         found = get_device(device).kernel(name)(*given_arrays)
-        for one, other in zip(list_of(found), list_of(expected), strict=True):
+        for one, other in zip(calls.listed(name, found), calls.listed(name, expected), strict=True):
             near(one, other, name)
         seen.add(name)
     assert seen == set(calls.ACTIVATIONS)
