@@ -6,7 +6,7 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 * Arrays are indexed [N, C, H, W], convolution weights [K, C/groups, R, S]. Any strides are accepted, also
   empty batches. Inputs are never written to, the optimisers' `w` and state excepted; outputs share memory with nothing.
 * float32 in, float32 out; float64 in, float64 out. Sums may be wider inside. All float arrays of one call
-  have one dtype.
+  have one dtype. (On `cuda` and `cuda-sim` activations may be bfloat16 beside float32 parameters: `storage`.)
 * The same inputs give the same bits, on every run and for every number of threads.
 * Sizes and offsets come from `geometry` alone, which also refuses what is not feasible.
 
@@ -18,7 +18,7 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 | conv2d_backward_bias(dy) | db [K] |
 | conv2d_relu_forward(x, w, b, stride, padding, dilation, groups) | relu(y), mask: bytes [N, P, Q, ceil(K/8)] |
 | conv2d_relu_backward(dy, mask, x, w, stride, padding, dilation, groups, needs) | dx, dw, db; None where not needed |
-| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax uint8 [N, C, P, Q] = r S + s |
+| max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax: bytes [N, C, P, Q], r S + s |
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
 | avg_pool2d_backward_input(dy, input_size, window, stride, padding, ceil_mode, count_include_pad) | dx |
@@ -40,6 +40,9 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 
 Transposed convolution needs no kernels of its own: its forward is `conv2d_backward_input`, its backward-input
 is `conv2d_forward`, its backward-weight is `conv2d_backward_weight` with the two arrays exchanged.
+
+Of windows of at most four taps a device may give argmax as two bits, bytes [N, P, Q, ceil(C/4)]: channel c in the bits
+from 2 (c mod 4) of byte c div 4. `layout.tap_numbers` unpacks it; the way back there, and in the reference, takes both.
 
 A mask holds one bit an element, set where ReLU let it pass: channel k of a pixel in bit k mod 8 of byte k div 8.
 Weights that nobody can write to (`w.flags.writeable` False) are constants: a device may keep what it derives from them.

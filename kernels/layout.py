@@ -28,6 +28,28 @@ def channels_first(x: Any) -> Any:
     return x.transpose(0, 3, 1, 2)
 
 
+FEW_TAPS = 4  # of a window whose winner is two bits
+
+
+def packed_winners(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape [N, P, Q, ceil(C/4)] of two bits for each of [N, C, P, Q], four channels a byte."""
+    N, C, P, Q = shape
+    return (N, P, Q, -(-C // 4))
+
+
+def is_packed(argmax: Any, geo: Any) -> bool:
+    """Whether argmax holds two bits for each window of the pooling `geo`."""
+    return geo.R * geo.S <= FEW_TAPS and argmax.shape == packed_winners(geo.y_shape) != geo.y_shape
+
+
+def tap_numbers(argmax: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [N, C, P, Q] = `shape`: the numbers that max_pool2d_forward gave, unpacked where they are two bits each."""
+    if argmax.shape == shape:
+        return argmax
+    bits = argmax[..., None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+    return channels_first(bits.reshape(*argmax.shape[:3], 4 * argmax.shape[3])[..., : shape[1]])
+
+
 def flat_views(*arrays: Any) -> tuple[tuple[int, ...], list[Any]]:
     """(axis order, 1-D C-contiguous arrays): all arrays in the memory order of the first one.
 

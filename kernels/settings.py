@@ -19,11 +19,12 @@ from typing import Any
 # shape, or the fastest of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
 CPU_RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
-CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")
+CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")  # of which the last one alone uses tensor cores
 RUNGS = CPU_RUNGS + CUDA_RUNGS
 
 # What float32 numbers may become on their way into a product, on tensor cores: 24 bits of mantissa, nearly as many in
-# two TF32 numbers, 11, or 8. Sums are float32, and so is what is stored.
+# two TF32 numbers, 11, or 8. Sums are float32, and so is what is stored, but for the activations of a network at
+# bfloat16, which are that in memory too.
 PRECISIONS = ("float32", "3xtf32", "tf32", "bfloat16")
 
 
@@ -43,7 +44,8 @@ class Settings:
     `convolution`: one of POLICIES or RUNGS (default: "fastest", or MINIFCN_CONVOLUTION). A rung that cannot compute a
     shape leaves it to the exact policy, and a device refuses another one's rung.
 
-    `precision`: of the products of float32 convolutions, one of PRECISIONS (default: "float32", or MINIFCN_PRECISION).
+    `precision`: of the products of float32 convolutions, one of PRECISIONS (default: "float32", or MINIFCN_PRECISION);
+    "bfloat16" is also what a network's activations are stored as.
     The device `cpu` knows float32 alone and refuses the others.
 
     Raises SettingError for anything else.

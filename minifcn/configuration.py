@@ -96,7 +96,8 @@ class TrainConfig:
     )
     precision: str = _setting(
         lambda: settings.precision,
-        "of products in convolutions, on cuda and cuda-sim (default: float32, or MINIFCN_PRECISION)",
+        "of products in convolutions, on cuda and cuda-sim; at bfloat16 also of activations in memory "
+        "(default: float32, or MINIFCN_PRECISION)",
         PRECISIONS,
     )
     absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))

@@ -7,6 +7,7 @@ never a silent fall-back: what a device lacks is an error that names it.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +21,8 @@ from . import kernels
 from .errors import DeviceError
 from .kernels import memory
 from .kernels.layout import channels_first, channels_last
+from .kernels.settings import settings
+from .kernels.storage import BFLOAT16, widened
 
 
 class Device:
@@ -79,6 +82,18 @@ class Device:
         """`array` as a NumPy array."""
         return np.asarray(array)
 
+    def is_bfloat16(self, dtype: np.dtype) -> bool:
+        """Whether arrays of `dtype` hold bfloat16 here."""
+        return False
+
+    def storage(self, dtype: np.dtype) -> np.dtype:
+        """The type in memory of the activations of a network of `dtype`, under the current settings."""
+        return dtype
+
+    def sum(self, x: Any, y: Any) -> Any:
+        """x + y, a new array, of arrays of one shape."""
+        return x + y
+
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
@@ -115,16 +130,47 @@ class CudaDevice(Device):
         return channels_first(self.xp.asarray(last)) if last.flags.c_contiguous else self.xp.asarray(array)
 
     def constant(self, array: Any) -> Any:
-        """On a GPU no array can be made read-only, and no kernel keeps what it derives."""
-        return memory.constant(array) if self.xp is np else array.view()
+        """On a GPU no array can be made read-only."""
+        return kernels.cuda.constants.register(memory.constant(array) if self.xp is np else array.view())
 
     def to_host(self, array: Any) -> np.ndarray:
-        """`array` as a NumPy array, in the same memory order if that is channels last."""
+        """`array` as a NumPy array, in the same memory order if that is channels last; bfloat16 as float32."""
         if self.xp is np:
-            return np.asarray(array)
-        if array.ndim == 4 and not array.flags.c_contiguous:
-            return channels_first(self.xp.asnumpy(channels_last(array)))
-        return self.xp.asnumpy(array)
+            found = np.asarray(array)
+        elif array.ndim == 4 and not array.flags.c_contiguous:
+            found = channels_first(self.xp.asnumpy(channels_last(array)))
+        else:
+            found = self.xp.asnumpy(array)
+        return widened(found) if self.is_bfloat16(array.dtype) else found
+
+    def is_bfloat16(self, dtype: np.dtype) -> bool:
+        return dtype == BFLOAT16
+
+    def storage(self, dtype: np.dtype) -> np.dtype:
+        """bfloat16 for float32 at that precision. Raises DeviceError where a kernel is replaced by another than one
+        that wraps it (functools.wraps), as it would be given arrays that it does not know.
+        """
+        if settings.precision != "bfloat16" or dtype != np.float32:
+            return dtype
+        known = self._module
+        others = [name for name, one in self.replacements.items() if inspect.unwrap(one) is not getattr(known, name)]
+        if others:
+            raise DeviceError(
+                f"precision 'bfloat16' stores activations as bfloat16, which kernels of one's own "
+                f"({', '.join(others)}) do not take: choose another precision"
+            )
+        return BFLOAT16
+
+    def rounded(self, x: Any) -> Any:
+        """x, float32, as bfloat16."""
+        return self._kernels.rounded(x)
+
+    def widened(self, x: Any) -> Any:
+        """x, bfloat16, as float32."""
+        return self._kernels.widened(x)
+
+    def sum(self, x: Any, y: Any) -> Any:
+        return self.kernel("add_forward")(x, y) if self.is_bfloat16(x.dtype) else x + y
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}

@@ -41,6 +41,7 @@ class Op:
 
     device: Device = get_device("cpu")
     owns_gradients = False  # whether `backward` returns arrays that nobody else holds
+    takes_bfloat16 = False  # whether inputs may be stored as bfloat16; else its arithmetic is that of the array module
     needs: tuple[bool, ...] | None = None
     inputs: tuple[Tensor | None, ...] = ()
 
@@ -75,6 +76,8 @@ class Op:
                     f"{type(self).__name__} got tensors of devices {self.device.name!r} and {x.place.name!r}: "
                     f"move one with .to()"
                 )
+            if x.is_bfloat16 and not self.takes_bfloat16:
+                raise MinifcnError(f"{type(self).__name__} does not take bfloat16: ops.storage.widened() first")
         self.needs = tuple(x is not None and x.requires_grad for x in inputs)
         y = Tensor(self.forward(*(None if x is None else x.data for x in inputs)), device=self.device)
         if _recording.get() and any(self.needs):
@@ -96,7 +99,8 @@ class Tensor:
     """An array on a device, with the graph that made it and, after `backward`, its gradient.
 
     `array` may be a NumPy array (its dtype is kept, its memory shared), a number or a list (float32).
-    Gradients exist for float32 and float64 only.
+    Gradients exist for float32 and float64, and inside a network whose activations are stored as bfloat16: arrays of
+    uint16 on a CUDA device, which `numpy()` widens to float32.
     """
 
     __array_priority__ = 1000  # NumPy leaves `array * tensor` to Tensor
@@ -125,6 +129,10 @@ class Tensor:
         return self.data.dtype
 
     @property
+    def is_bfloat16(self) -> bool:
+        return self.place.is_bfloat16(self.data.dtype)
+
+    @property
     def ndim(self) -> int:
         return self.data.ndim
 
@@ -136,7 +144,8 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        return f"Tensor({self.numpy()!r}, device={self.device!r}, requires_grad={self.requires_grad})"
+        stored = ", stored as bfloat16" if self.is_bfloat16 else ""
+        return f"Tensor({self.numpy()!r}, device={self.device!r}, requires_grad={self.requires_grad}{stored})"
 
     # --- in and out ---
 
@@ -157,6 +166,10 @@ class Tensor:
         return array.copy() if copy else array
 
     def __dlpack__(self, **arguments: Any) -> Any:
+        if self.is_bfloat16:
+            raise MinifcnError(
+                "a tensor stored as bfloat16 would be taken for whole numbers: ops.storage.widened() first"
+            )
         return self.data.__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -167,10 +180,15 @@ class Tensor:
         return Tensor(self.data, device=self.place)
 
     def to(self, device: str | Device) -> Tensor:
-        """The same values on `device`, as a leaf outside the graph; itself where it is there already."""
+        """The same values on `device`, as a leaf outside the graph; itself where it is there already.
+
+        Raises MinifcnError for uint16 where that would be taken for bfloat16.
+        """
         target = get_device(device)
         if target is self.place:
             return self
+        if target.is_bfloat16(self.dtype) and not self.is_bfloat16:
+            raise MinifcnError(f"uint16 on device {target.name!r} is bfloat16: choose another type of whole numbers")
         return Tensor(target.asarray(self.numpy()), requires_grad=self.requires_grad, device=target)
 
     # --- backward ---
@@ -183,6 +201,8 @@ class Tensor:
         """
         if not self.requires_grad:
             raise MinifcnError("backward() on a tensor that does not require gradients")
+        if self.is_bfloat16:
+            raise MinifcnError("backward() of a tensor stored as bfloat16: ops.storage.widened() first")
         if dy is None:
             if self.size != 1:
                 raise MinifcnError(f"backward() of a tensor of shape {self.shape} needs an upstream gradient dy")
@@ -204,7 +224,8 @@ class Tensor:
                     continue
                 owned[id(x)] = id(x) in gradients or node.op.owns_gradients
                 if id(x) in gradients:
-                    gradients[id(x)] = gradients[id(x)] + dx  # never in place: it may be another node's memory
+                    # never in place: it may be another node's memory
+                    gradients[id(x)] = self.place.sum(gradients[id(x)], dx)
                 else:
                     gradients[id(x)] = dx
 

@@ -598,6 +598,12 @@ def test_the_ladder_of_the_simulator():
         (row,) = convolutions.rows(rounded, kernels, setting)
         assert (row["gate"], row["precision"]) == ("ok", "bf16")
         assert row["error"]["l2"] > 1e-4
+        assert tables.cells(row)[2] == "tensor (bf16)"
+        seven = work(C=7, K=7, H=5, W=4, precision="bfloat16")  # tensor cores take eights
+        (row,) = convolutions.rows(seven, {record.OWN: get_device(devices.SIMULATED).kernel(one.op)}, setting)
+        assert (row["gate"], row["precision"], row["algorithm"]) == ("ok", "f32", "naive")
+        assert row["error"]["l2"] < 1e-5
+        assert tables.cells(row)[2] == "minifcn (naive)"
         (row,) = convolutions.rows(one, kernels, setting)  # claims to be float32
         assert row["gate"] == "WRONG"
 

@@ -17,6 +17,7 @@ from minifcn.gradcheck.tolerances import tolerance
 from minifcn.kernels import cpu, geometry, reference
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.cpu.exponentials import exponential, logarithm
+from minifcn.kernels.layout import tap_numbers
 from minifcn.kernels.reference.dropout import philox4x32, random_words, threshold
 from minifcn.kernels.settings import settings
 
@@ -108,7 +109,7 @@ def test_ceil_mode_overlapping_max_pooling_by_hand(kernels):
     window = ((1, 3), (1, 2), 0, 1, True)  # windows 3 1 2 | 2 5 5 | 5 4, the last one clipped
     y, argmax = kernels.max_pool2d_forward(x, *window)
     equal(y, plane([[3, 5, 5]]))
-    equal(argmax, plane([[0, 1, 0]]))  # of two fives the first
+    equal(tap_numbers(argmax, y.shape), plane([[0, 1, 0]]))  # of two fives the first
     assert argmax.dtype == np.uint8
     dx = kernels.max_pool2d_backward_input(plane([[1, 10, 100]]), argmax, (1, 6), *window)
     equal(dx, plane([[1, 0, 0, 10, 100, 0]]))
@@ -485,6 +486,8 @@ def run(kernels, name, arguments, dtype, layout=lambda array: array):
     if name in IN_PLACE:
         assert result is None
         return [prepared[i] for i in IN_PLACE[name]]
+    if name == "max_pool2d_forward":
+        return [result[0], tap_numbers(result[1], result[0].shape)]
     return list(result) if isinstance(result, tuple) else [result]
 
 
@@ -609,10 +612,32 @@ def test_nan_wins_a_maximum_at_every_position(kernels, dtype, company, position)
     equal(kernels.max_pool2d_backward_input(np.ones_like(y), argmax, (3, 3), 3).reshape(-1), np.eye(9)[position])
 
 
+def test_two_bits_a_window_by_hand():
+    bits = np.array([0b01_10_00_11, 0b11], np.uint8).reshape(1, 1, 1, 2)  # four channels a byte, the first one lowest
+    equal(tap_numbers(bits, (1, 5, 1, 1)).reshape(-1), [3, 0, 2, 1, 3])
+    numbers = plane([[2, 7]]).astype(np.uint8)
+    assert tap_numbers(numbers, (1, 1, 1, 2)) is numbers
+
+
+@on_every_device
+@in_every_dtype
+@given(data=st.data())
+def test_the_way_back_takes_what_the_way_there_gave(kernels, dtype, data):
+    case = data.draw(OPS["max_pool2d"])
+    (_, (x, *window)), (_, (dy, argmax, *_)) = max_pool2d_calls(case, np.random.default_rng(case.seed))
+    x, dy = x.astype(dtype), dy.astype(dtype)
+    y, own = kernels.max_pool2d_forward(x, *window)
+    equal(tap_numbers(own, y.shape), argmax)
+    for given_back in (own, argmax):
+        dx = kernels.max_pool2d_backward_input(dy, given_back, x.shape[2:], *window)
+        expected = reference.max_pool2d_backward_input(dy, argmax, x.shape[2:], *window)
+        assert_parity(dx, expected, dy, "max_pool2d_backward_input")
+
+
 @on_every_device
 def test_the_first_of_two_nans_wins(kernels):
-    _, argmax = kernels.max_pool2d_forward(plane([[1, NAN, NAN]]), (1, 3))
-    equal(argmax, [[[[1]]]])
+    y, argmax = kernels.max_pool2d_forward(plane([[1, NAN, NAN]]), (1, 3))
+    equal(tap_numbers(argmax, y.shape), [[[[1]]]])
 
 
 @in_every_dtype

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from . import own
+from . import constants, own
 from .conv2d import (
     conv2d_backward_bias,
     conv2d_backward_input,
@@ -33,6 +33,7 @@ from .pool2d import (
     max_pool2d_backward_input,
     max_pool2d_forward,
 )
+from .storage import rounded, widened
 from .upsample import bilinear_upsample_backward_input, bilinear_upsample_forward
 from .upsample_cross_entropy import (
     upsample_argmax,
@@ -83,6 +84,7 @@ class Kernels:
     """The functions of the contract, run by `executor`; `__all__` names them, as in a device's module.
 
     `together`: by the name of a kernel, a function of a list of its calls' arguments that runs them in one launch.
+    `rounded` and `widened`: float32 as bfloat16 and back.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -91,6 +93,7 @@ class Kernels:
         for launcher in LAUNCHERS:
             setattr(self, launcher.__name__, functools.partial(launcher, executor))
         self.together = {name: functools.partial(launcher, executor) for name, launcher in TOGETHER.items()}
+        self.rounded, self.widened = functools.partial(rounded, executor), functools.partial(widened, executor)
 
 
 @functools.cache
@@ -99,4 +102,4 @@ def kernels_of(device: str) -> Kernels:
     return Kernels(EXECUTORS[device]())
 
 
-__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "SimExecutor", "kernels_of", "own"]
+__all__ = ["EXECUTORS", "LAUNCHERS", "ExecutorError", "Kernels", "SimExecutor", "constants", "kernels_of", "own"]

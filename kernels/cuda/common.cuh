@@ -1,9 +1,11 @@
 // What all kernels share: one thread an element, indices, arithmetic that is the same under every compiler.
 //
 // Arrays are C-contiguous and channels last: [N, H, W, C]; beside every parameter stands its shape. Offsets are 64 bits
-// wide, sizes along one axis 32.
+// wide, sizes along one axis 32. T is what numbers are stored as: float, double or bfloat16; Sum<T>, what they are added
+// up in, is also the type of parameters and of losses.
 
 #pragma once
+#include "bfloat16.cuh"
 
 // The number of this thread among all of the grid, where each has one element.
 inline __device__ long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }

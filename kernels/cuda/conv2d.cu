@@ -21,7 +21,7 @@
 template <typename T, bool BACKWARD, bool MASKED>
 __global__ void conv2d_naive(const T* __restrict__ source,            // [N, source height, source width, channels]
                              const T* __restrict__ w,                 // [K, R, S, C / groups]
-                             const T* __restrict__ bias,              // [channels of the target], or null
+                             const Sum<T>* __restrict__ bias,         // [channels of the target], or null
                              const unsigned char* __restrict__ mask,  // [pixels of dy, (K + 7) / 8]
                              T* __restrict__ target,                  // [N, height, width, channels]
                              CONV2D_SIZES, long long count) {
@@ -32,7 +32,7 @@ __global__ void conv2d_naive(const T* __restrict__ source,            // [N, sou
     const Place at(i, roles.height, roles.width, roles.channels * groups);
     const int group = at.c / roles.channels, depth = roles.source_channels, first = group * depth;
     const long long by_k = (long long)R * S * (C / groups);  // from one output channel's weights to the next one's
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int r = 0; r < R; r++) {
         const int row = roles.row(geo, at.h, r);
         if (row < 0) continue;
@@ -56,7 +56,7 @@ template <typename T, bool MASKED>
 __global__ void conv2d_weight_naive(const T* __restrict__ dy,                // [N, P, Q, K]
                                     const T* __restrict__ x,                 // [N, H, W, C]
                                     const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
-                                    T* __restrict__ parts,                   // [J, K, R, S, C / groups]
+                                    Sum<T>* __restrict__ parts,              // [J, K, R, S, C / groups]
                                     CONV2D_SIZES, int J, long long count) {
     const long long i = element();
     if (i >= count) return;
@@ -65,7 +65,7 @@ __global__ void conv2d_weight_naive(const T* __restrict__ dy,                // 
     const Place at(i, R, S, C / groups);  // n counts output channels, and those of all parts
     const int part = at.n / K, k = at.n % K, group = k / roles.channels;
     const long long pixels = (long long)N * P * Q, last = pixels * (part + 1) / J;
-    T sum = 0;
+    Sum<T> sum = 0;
     for (long long pixel = pixels * part / J; pixel < last; pixel++) {
         const Place to(pixel, P, Q, 1);
         const long long from = roles.source(geo, to.n, to.h, to.w, at.h, at.w);
@@ -80,13 +80,13 @@ __global__ void conv2d_weight_naive(const T* __restrict__ dy,                // 
 template <typename T, bool MASKED>
 __global__ void conv2d_bias(const T* __restrict__ dy,                // [pixels, K]
                             const unsigned char* __restrict__ mask,  // [pixels, (K + 7) / 8]
-                            T* __restrict__ parts,                   // [J, K]
+                            Sum<T>* __restrict__ parts,              // [J, K]
                             int K, int J, long long pixels, long long count) {
     const long long i = element();
     if (i >= count) return;
     int k;
     const long long part = divide(i, K, k), last = pixels * (part + 1) / J;
-    T sum = 0;
+    Sum<T> sum = 0;
     for (long long pixel = pixels * part / J; pixel < last; pixel++)
         if (!MASKED || passes(mask, pixel, k, K)) sum += dy[pixel * K + k];
     parts[i] = sum;
@@ -114,7 +114,7 @@ __global__ void relu_mask(T* __restrict__ y,                 // [pixels, K]
 
 // The weights as the tiled rungs want them on the way back: [C, R, S, K / groups] of [K, R, S, C / groups].
 template <typename T>
-__global__ void transpose_weights(const T* __restrict__ w, T* __restrict__ turned, int K, int R, int S, int depth,
+__global__ void transpose_weights(const Sum<T>* __restrict__ w, T* __restrict__ turned, int K, int R, int S, int depth,
                                   int groups, long long count) {
     const long long i = element();
     if (i >= count) return;

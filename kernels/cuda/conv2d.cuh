@@ -73,16 +73,16 @@ inline __device__ bool passes(const unsigned char* mask, long long pixel, int k,
 // pixels, n the target's channels, d = (r, s, c) the taps and the source's channels. A is never formed: for one tap, a row
 // of it is a source pixel. B is w [channels, R, S, source channels], turned (`transpose_weights`) on the way back.
 
-// Four neighbouring numbers, read and written in pieces of 16 bytes.
+// Four neighbouring numbers, read and written in pieces of up to 16 bytes.
 template <typename T>
-struct __align__(16) Four {
+struct __align__(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four {
     T at[4];
 };
 
 // Ends four neighbouring channels of a target pixel, which exists if `row`: bias, and with RELU the maximum with 0 and its
 // bits. Lanes 2 i and 2 i + 1 of a warp hold the eight channels of a byte; all lanes of it call this at once.
 template <typename T, bool RELU>
-inline __device__ void finish(Four<T> value, const T* bias, T* target, unsigned char* bits, bool row, long long pixel,
+inline __device__ void finish(Four<Sum<T>> value, const Sum<T>* bias, T* target, unsigned char* bits, bool row, long long pixel,
                               int channel, int channels, int group, int groups) {
     const int total = channels * groups, first = group * channels + channel;
     const int left = row ? channels - channel : 0;  // of the four, those that exist
@@ -97,11 +97,13 @@ inline __device__ void finish(Four<T> value, const T* bias, T* target, unsigned 
             nibble |= 1u << j;
     }
     T* const to = target + pixel * total + first;
+    Four<T> stored;
+    for (int j = 0; j < 4; j++) stored.at[j] = value.at[j];
     if (left >= 4 && total % 4 == 0 && first % 4 == 0)
-        *(Four<T>*)to = value;
+        *(Four<T>*)to = stored;
     else
         for (int j = 0; j < 4; j++)
-            if (j < left) to[j] = value.at[j];
+            if (j < left) to[j] = stored.at[j];
     if (RELU) {
         const unsigned upper = __shfl_down_sync(0xFFFFFFFFu, nibble, 1);
         if (threadIdx.x % 2 == 0 && left > 0)

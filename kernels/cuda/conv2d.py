@@ -8,8 +8,11 @@ import numpy as np
 
 from .. import checks, geometry
 from ..layout import channels_first, channels_last, contiguous
+from ..storage import BFLOAT16, sums_in
+from .constants import derived
 from .ladder import BACKWARD_INPUT, BACKWARD_WEIGHT, ENOUGH_BLOCKS, FORWARD, MODES, choose
 from .launch import aligned, blocks, each, parts_of, template, tiles
+from .storage import same_storage, stored
 
 FILE = "conv2d.cu"
 # Pixels of a part of a sum, at least and at most: where one thread makes a sum, and where a block makes many.
@@ -47,7 +50,7 @@ def _product(on, rung, geo, source, w, bias, mask, target, bits, backward: bool)
         expression = template("conv2d_blocked", source.dtype, rows, columns, *flags)
         threads, shared = _blocked_threads(rung, source.dtype), 0
     else:
-        expression = template("conv2d_tensor", rung.mode, rows, columns, *flags)
+        expression = template("conv2d_tensor", source.dtype, rung.mode, rows, columns, *flags)
         threads, shared = TENSOR_THREADS, TENSOR_STAGES * (rows + columns) * TENSOR_ROW
     blocks(on, f"conv2d_{rung.name}.cu", expression, grid, threads, shared, *arrays, *conv2d_sizes(geo))
 
@@ -61,7 +64,8 @@ def _forward(on, geo, x, w, b, relu: bool):
     """(y [N, K, P, Q], mask or None)."""
     y = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = on.xp.empty(geometry.mask_shape(geo.y_shape), np.uint8) if relu else None
-    x, w, bias, rung = channels_last(x), channels_last(w), checked_bias(geo, b), choose(FORWARD, geo, x.dtype)
+    x, w, rung = channels_last(x), channels_last(stored(on, w, x.dtype)), choose(FORWARD, geo, x.dtype)
+    bias = checked_bias(geo, b)
     whole_bytes = geo.groups == 1 or geo.K // geo.groups % 8 == 0  # else two groups share one
     fused = mask if whole_bytes and rung.name != "naive" else None
     if rung.name == "naive":
@@ -76,16 +80,23 @@ def _forward(on, geo, x, w, b, relu: bool):
 def _backward_input(on, geo, dy, mask, w):
     """dx [N, C, H, W] of dy [N, K, P, Q], where `mask` lets it pass."""
     dx = on.xp.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    dy, w, rung = channels_last(dy), channels_last(w), choose(BACKWARD_INPUT, geo, dy.dtype)
+    dy, rung = channels_last(dy), choose(BACKWARD_INPUT, geo, dy.dtype)
     if rung.name == "naive":
+        w = channels_last(stored(on, w, dy.dtype))
         expression = template("conv2d_naive", dy.dtype, True, mask is not None)
         each(on, FILE, expression, dx.size, dy, w, None, mask, dx, *conv2d_sizes(geo))
         return channels_first(dx)
-    turned = on.xp.empty((geo.C, geo.R, geo.S, geo.K // geo.groups), w.dtype)
-    sizes = (geo.K, geo.R, geo.S, geo.C // geo.groups, geo.groups)
-    each(on, FILE, template("transpose_weights", w.dtype), turned.size, w, turned, *sizes)
+    turned = derived(w, ("turned", dy.dtype, geo.groups), lambda: _turned(on, geo, w, dy.dtype))
     _product(on, rung, geo, dy, turned, None, mask, dx, None, True)
     return channels_first(dx)
+
+
+def _turned(on, geo, w, dtype):
+    """Weights as the tiled rungs want them on the way back, for activations of `dtype`: [C, R, S, K / groups]."""
+    turned = on.xp.empty((geo.C, geo.R, geo.S, geo.K // geo.groups), dtype)
+    sizes = (geo.K, geo.R, geo.S, geo.C // geo.groups, geo.groups)
+    each(on, FILE, template("transpose_weights", dtype), turned.size, channels_last(w), turned, *sizes)
+    return turned
 
 
 def _backward_weight(on, geo, dy, mask, x, with_bias: bool):
@@ -99,9 +110,9 @@ def _backward_weight(on, geo, dy, mask, x, with_bias: bool):
     return dw, _backward_bias(on, dy, mask) if bias_parts is None else _total(on, bias_parts)
 
 
-def _adds_bias(rung) -> bool:
+def _adds_bias(rung, dtype) -> bool:
     """Whether a rung sums the bias's gradient beside the weight's: from tiles of dy, unless that was rounded there."""
-    return rung.name != "naive" and rung.mode != MODES["bfloat16"]
+    return rung.name != "naive" and (rung.mode != MODES["bfloat16"] or dtype == BFLOAT16)
 
 
 def _weight_shape(geo) -> tuple[int, ...]:
@@ -112,7 +123,7 @@ def _weight_shape(geo) -> tuple[int, ...]:
 def _weight_naive(on, rung, geo, dy, mask, x, with_bias):
     """(parts of dw [J, K, R, S, C / groups], None)."""
     shape, pixels = _weight_shape(geo), geo.N * geo.P * geo.Q
-    parts = on.xp.empty((parts_of(pixels, math.prod(shape), ENOUGH_THREADS, *OF_THREAD), *shape), x.dtype)
+    parts = on.xp.empty((parts_of(pixels, math.prod(shape), ENOUGH_THREADS, *OF_THREAD), *shape), sums_in(x.dtype))
     expression = template("conv2d_weight_naive", x.dtype, mask is not None)
     each(on, FILE, expression, parts.size, dy, x, mask, parts, *conv2d_sizes(geo), len(parts))
     return parts, None
@@ -128,8 +139,8 @@ def _weight_grid(rung, geo) -> tuple[int, int, int]:
 def _weight_product(on, rung, geo, dy, mask, x, with_bias):
     """(parts of dw [J, K, R, S, C / groups], parts of db [J, K] or None) by a tiled rung."""
     (rows, columns), (across, taps, J) = rung.tile, _weight_grid(rung, geo)
-    parts = on.xp.empty((J, *_weight_shape(geo)), x.dtype)
-    bias_parts = on.xp.empty((J, geo.K), x.dtype) if with_bias and _adds_bias(rung) else None
+    parts = on.xp.empty((J, *_weight_shape(geo)), sums_in(x.dtype))
+    bias_parts = on.xp.empty((J, geo.K), parts.dtype) if with_bias and _adds_bias(rung, x.dtype) else None
     masked = mask is not None
     if rung.name == "tiled":
         expression, threads, shared = template("conv2d_weight_tiled", x.dtype, masked), TILED_THREADS, 0
@@ -137,7 +148,7 @@ def _weight_product(on, rung, geo, dy, mask, x, with_bias):
         expression = template("conv2d_weight_blocked", x.dtype, rows, columns, masked)
         threads, shared = _blocked_threads(rung, x.dtype), 0
     else:
-        expression, threads = template("conv2d_weight_tensor", rung.mode, masked), TENSOR_THREADS
+        expression, threads = template("conv2d_weight_tensor", x.dtype, rung.mode, masked), TENSOR_THREADS
         line = 2 * rows + 16 if rung.mode == MODES["bfloat16"] else 4 * rows + 32
         shared = TENSOR_STAGES * 2 * TENSOR_DEPTH * line
     arrays = (aligned(dy), aligned(x), mask, parts, bias_parts)
@@ -150,7 +161,7 @@ def _backward_bias(on, dy, mask, J=None):
     K = dy.shape[3]
     pixels = dy.size // max(K, 1)
     J = J or parts_of(pixels, K, ENOUGH_THREADS, *OF_THREAD)
-    parts = on.xp.empty((J, K), dy.dtype)
+    parts = on.xp.empty((J, K), sums_in(dy.dtype))
     arguments = (dy, mask, parts, K, J, np.int64(pixels))
     each(on, FILE, template("conv2d_bias", dy.dtype, mask is not None), parts.size, *arguments)
     return _total(on, parts)
@@ -167,42 +178,42 @@ def _total(on, parts):
 
 def conv2d_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_forward`."""
-    checks.same_dtype(x=x, weight=w, bias=b)
+    same_storage(x=x, of_sums={"weight": w, "bias": b})
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     return _forward(on, geo, x, w, b, relu=False)[0]
 
 
 def conv2d_backward_input(on, dy, w, input_size, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_input`."""
-    checks.same_dtype(dy=dy, weight=w)
+    same_storage(dy=dy, of_sums={"weight": w})
     geo = geometry.conv2d_backward_input(dy.shape, w.shape, input_size, stride, padding, dilation, groups)
     return _backward_input(on, geo, dy, None, w)
 
 
 def conv2d_backward_weight(on, dy, x, window, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_backward_weight`."""
-    checks.same_dtype(dy=dy, x=x)
+    same_storage(dy=dy, x=x)
     geo = geometry.conv2d_backward_weight(dy.shape, x.shape, window, stride, padding, dilation, groups)
     return _backward_weight(on, geo, dy, None, x, with_bias=False)[0]
 
 
 def conv2d_backward_bias(on, dy):
     """See `reference.conv2d_backward_bias`."""
-    checks.same_dtype(dy=dy)
+    same_storage(dy=dy)
     checks.expect_rank4("dy", dy.shape)
     return _backward_bias(on, channels_last(dy), None)
 
 
 def conv2d_relu_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     """See `reference.conv2d_relu_forward`."""
-    checks.same_dtype(x=x, weight=w, bias=b)
+    same_storage(x=x, of_sums={"weight": w, "bias": b})
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     return _forward(on, geo, x, w, b, relu=True)
 
 
 def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, needs=(True, True, True)):
     """See `reference.conv2d_relu_backward`."""
-    checks.same_dtype(dy=dy, x=x, weight=w)
+    same_storage(dy=dy, x=x, of_sums={"weight": w})
     geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
@@ -213,5 +224,6 @@ def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, gr
         dw, db = _backward_weight(on, geo, dy, mask, x, needs[2])
     elif needs[2]:  # in the parts that it would have beside dw
         rung = choose(BACKWARD_WEIGHT, geo, x.dtype)
-        db = _backward_bias(on, channels_last(dy), mask, _weight_grid(rung, geo)[2] if _adds_bias(rung) else None)
+        parts = _weight_grid(rung, geo)[2] if _adds_bias(rung, x.dtype) else None
+        db = _backward_bias(on, channels_last(dy), mask, parts)
     return dx, dw, db

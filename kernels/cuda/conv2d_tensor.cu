@@ -3,7 +3,8 @@
 //
 // MODE says what float32 numbers become on their way into a product; sums are float32:
 //
-//   BF16     bfloat16, 8 bits of mantissa, when they are put into shared memory: twice the numbers a piece
+//   BF16     bfloat16, 8 bits of mantissa, when they are put into shared memory, unless memory has them so already (T):
+//            then they are copied as they are; twice the numbers a piece
 //   TF32     TF32, 11 bits, when they are read from there
 //   TF32X3   big + small in TF32 each (Markidis et al., 2018): small big + big small + big big, nearly all of float32's 24
 //            bits. (An infinity becomes NaN: infinity - infinity.)
@@ -25,16 +26,23 @@ struct __align__(16) Words {
 
 // Puts one piece into shared memory: of the numbers at `from`, or zeros. With MASKED, 0 where ReLU did not let them pass:
 // channels `channel` and on of `pixel`.
-template <int MODE, bool MASKED>
-inline __device__ void bring(unsigned char* to, const float* from, bool exists, const unsigned char* mask,
-                             long long pixel, int channel, int K, const float* somewhere) {
-    if (MODE != BF16 && !MASKED) {
+template <typename T, int MODE, bool MASKED>
+inline __device__ void bring(unsigned char* to, const T* from, bool exists, const unsigned char* mask, long long pixel,
+                             int channel, int K, const T* somewhere) {
+    constexpr int LENGTH = MODE == BF16 ? 8 : 4;
+    constexpr bool AS_THEY_ARE = LENGTH * sizeof(T) == 16;
+    if (AS_THEY_ARE && !MASKED) {
         cp_async16(to, exists ? from : somewhere, exists ? 16 : 0);
         return;
     }
-    constexpr int LENGTH = MODE == BF16 ? 8 : 4;
     Words words = {};
-    if (exists) {
+    if constexpr (AS_THEY_ARE && MODE == BF16) {
+        if (exists) words = *(const Words*)from;
+        for (int i = 0; exists && i < 4; i++) {
+            if (!passes(mask, pixel, channel + 2 * i, K)) words.at[i] &= 0xFFFF0000u;
+            if (!passes(mask, pixel, channel + 2 * i + 1, K)) words.at[i] &= 0xFFFFu;
+        }
+    } else if (exists) {
         float numbers[LENGTH];
         for (int i = 0; i < LENGTH; i += 4) {
             const Four<float> four = *(const Four<float>*)(from + i);
@@ -77,12 +85,13 @@ inline __device__ void multiply(float (&d)[4], const Operand<MODE>& a, const Ope
     mma_m16n8k8_tf32(d, a.big, b.big);
 }
 
-// Two neighbouring channels of a pixel, stored at once where they lie on 8 bytes.
-inline __device__ void store_two(float* to, float first, float second, int left) {
-    struct __align__(8) Two {
-        float at[2];
+// Two neighbouring channels of a pixel, stored at once where they lie on a multiple of their size.
+template <typename T>
+inline __device__ void store_two(T* to, float first, float second, int left) {
+    struct __align__(2 * sizeof(T)) Two {
+        T at[2];
     };
-    if (left >= 2 && (unsigned long long)to % 8 == 0) {
+    if (left >= 2 && (unsigned long long)to % sizeof(Two) == 0) {
         *(Two*)to = Two{{first, second}};
         return;
     }
@@ -90,13 +99,13 @@ inline __device__ void store_two(float* to, float first, float second, int left)
     if (left >= 2) to[1] = second;
 }
 
-template <int MODE, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
+template <typename T, int MODE, int BM, int BN, bool BACKWARD, bool MASKED, bool RELU>
 __global__ void __launch_bounds__(THREADS, 3)
-    conv2d_tensor(const float* __restrict__ source,        // [N, source height, source width, source channels]
-                  const float* __restrict__ w,             // [channels, R, S, source channels of a group]
+    conv2d_tensor(const T* __restrict__ source,            // [N, source height, source width, source channels]
+                  const T* __restrict__ w,                 // [channels, R, S, source channels of a group]
                   const float* __restrict__ bias,          // [channels], or null
                   const unsigned char* __restrict__ mask,  // of the source
-                  float* __restrict__ target,              // [N, height, width, channels]
+                  T* __restrict__ target,                  // [N, height, width, channels]
                   unsigned char* __restrict__ bits,        // of the target
                   CONV2D_SIZES) {
     constexpr int LENGTH = MODE == BF16 ? 8 : 4, DEPTH = PIECES * LENGTH, PASS = THREADS / PIECES;  // rows a pass
@@ -124,14 +133,14 @@ __global__ void __launch_bounds__(THREADS, 3)
                     from[i] = roles.source(geo, at.n, at.h, at.w, tap / S, tap % S);
                 }
             }
-            bring<MODE, MASKED>(a + (row + i * PASS) * ROW, source + from[i] * depth * groups + channel,
+            bring<T, MODE, MASKED>(a + (row + i * PASS) * ROW, source + from[i] * depth * groups + channel,
                                 from[i] >= 0 && d < depth, mask, from[i], channel, K, source);
         }
         for (int i = 0; i < BN / PASS; i++) {
             const int n = channel0 + row + i * PASS;
             const long long weights = ((long long)group * roles.channels + n) * R * S + tap;
-            bring<MODE, false>(b + (row + i * PASS) * ROW, w + weights * depth + d, n < roles.channels && d < depth,
-                               mask, 0, 0, K, w);
+            bring<T, MODE, false>(b + (row + i * PASS) * ROW, w + weights * depth + d, n < roles.channels && d < depth,
+                                  mask, 0, 0, K, w);
         }
     };
 
@@ -197,11 +206,11 @@ __global__ void __launch_bounds__(THREADS, 3)
 // dw: 64 output channels x 64 input channels of one tap, over part `blockIdx.z` of all output pixels, 16 at a time. Rows of
 // the tiles are pixels: fragments want them as columns, which ldmatrix.trans gives for 16 bits; for 32, words are read one
 // by one, from rows that begin eight banks apart. The blocks of the first tap and input channels also add up dy, where the
-// bias has a gradient; not in BF16, where dy has been rounded.
-template <int MODE, bool MASKED>
+// bias has a gradient; not where dy has been rounded on its way.
+template <typename T, int MODE, bool MASKED>
 __global__ void __launch_bounds__(THREADS, 3)
-    conv2d_weight_tensor(const float* __restrict__ dy,            // [N, P, Q, K]
-                         const float* __restrict__ x,             // [N, H, W, C]
+    conv2d_weight_tensor(const T* __restrict__ dy,                // [N, P, Q, K]
+                         const T* __restrict__ x,                 // [N, H, W, C]
                          const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
                          float* __restrict__ parts,               // [J, K, R, S, C / groups]
                          float* __restrict__ bias_parts,          // [J, K], or null
@@ -223,20 +232,20 @@ __global__ void __launch_bounds__(THREADS, 3)
         for (int i = 0; i < PASSES; i++) {
             const int row = thread / OF_ROW + i * (THREADS / OF_ROW), k = k0 + channel, c = c0 + channel;
             const long long pixel = first + step * DEPTH + row;
-            bring<MODE, MASKED>(a + row * LINE, dy + pixel * K + group * outputs + k, pixel < last && k < outputs, mask,
+            bring<T, MODE, MASKED>(a + row * LINE, dy + pixel * K + group * outputs + k, pixel < last && k < outputs, mask,
                                 pixel, group * outputs + k, K, dy);
             long long from = -1;
             if (pixel < last && c < inputs) {
                 const Place at(pixel, P, Q, 1);
                 from = roles.source(geo, at.n, at.h, at.w, tap / S, tap % S);
             }
-            bring<MODE, false>(b + row * LINE, x + from * C + group * inputs + c, from >= 0, mask, 0, 0, K, x);
+            bring<T, MODE, false>(b + row * LINE, x + from * C + group * inputs + c, from >= 0, mask, 0, 0, K, x);
         }
     };
 
     const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
     const int m0 = warp / 2 * 32, n0 = warp % 2 * 32;
-    const bool adds_bias = MODE != BF16 && bias_parts && tap == 0 && c0 == 0 && thread < TILE;
+    const bool adds_bias = LENGTH * sizeof(T) == 16 && bias_parts && tap == 0 && c0 == 0 && thread < TILE;
     float sum[2][4][4] = {}, bias_sum = 0;
     for (int step = 0; step < STAGES - 1; step++) {
         if (step < steps) fetch(step);
@@ -249,7 +258,7 @@ __global__ void __launch_bounds__(THREADS, 3)
         cp_async_commit();
         const unsigned char* const a = smem + step % STAGES * 2 * DEPTH * LINE;
         const unsigned char* const b = a + DEPTH * LINE;
-        for (int i = 0; adds_bias && i < DEPTH; i++) bias_sum += ((const float*)(a + i * LINE))[thread];
+        for (int i = 0; adds_bias && i < DEPTH; i++) bias_sum += ((const T*)(a + i * LINE))[thread];
         for (int p = 0; p < DEPTH; p += MODE == BF16 ? 16 : 8) {
             Operand<MODE> of_a[2], of_b[4];
             if (MODE == BF16) {

@@ -11,12 +11,12 @@ template <typename T, bool BACKWARD, bool MASKED, bool RELU>
 __global__ void __launch_bounds__(THREADS, 2)
     conv2d_tiled(const T* __restrict__ source,            // [N, source height, source width, source channels]
                  const T* __restrict__ w,                 // [channels, R, S, source channels of a group]
-                 const T* __restrict__ bias,              // [channels], or null
+                 const Sum<T>* __restrict__ bias,         // [channels], or null
                  const unsigned char* __restrict__ mask,  // of the source
                  T* __restrict__ target,                  // [N, height, width, channels]
                  unsigned char* __restrict__ bits,        // of the target
                  CONV2D_SIZES) {
-    __shared__ T a[DEPTH][PADDED], b[DEPTH][PADDED];
+    __shared__ Sum<T> a[DEPTH][PADDED], b[DEPTH][PADDED];
     const Conv2d geo = CONV2D_GEOMETRY;
     const Roles<BACKWARD> roles(geo);
     const int depth = roles.source_channels, tiles = (roles.channels + TILE - 1) / TILE;
@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     const long long pixels = (long long)N * roles.height * roles.width, pixel0 = (long long)blockIdx.x * TILE;
     const int column = thread % DEPTH, row = thread / DEPTH;  // of the tiles, while loading
     const int m0 = thread / 16 * 4, n0 = thread % 16 * 4;     // of the sums
-    Four<T> sum[4] = {};
+    Four<Sum<T>> sum[4] = {};
 
     for (int tap = 0; tap < R * S; tap++) {
         const int r = tap / S, s = tap % S;
@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(THREADS, 2)
     conv2d_weight_tiled(const T* __restrict__ dy,                // [N, P, Q, K]
                         const T* __restrict__ x,                 // [N, H, W, C]
                         const unsigned char* __restrict__ mask,  // [N, P, Q, (K + 7) / 8]
-                        T* __restrict__ parts,                   // [J, K, R, S, C / groups]
-                        T* __restrict__ bias_parts,              // [J, K], or null
+                        Sum<T>* __restrict__ parts,              // [J, K, R, S, C / groups]
+                        Sum<T>* __restrict__ bias_parts,         // [J, K], or null
                         CONV2D_SIZES, int J) {
-    __shared__ T a[DEPTH][PADDED], b[DEPTH][PADDED];
+    __shared__ Sum<T> a[DEPTH][PADDED], b[DEPTH][PADDED];
     const Conv2d geo = CONV2D_GEOMETRY;
     const Roles<false> roles(geo);
     const int outputs = roles.channels, inputs = roles.source_channels, tiles = (inputs + TILE - 1) / TILE;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     const int column = thread % TILE, row = thread / TILE;
     const int m0 = thread / 16 * 4, n0 = thread % 16 * 4;
     const bool adds_bias = bias_parts && tap == 0 && c0 == 0 && thread < TILE;
-    T sum[4][4] = {}, bias_sum = 0;
+    Sum<T> sum[4][4] = {}, bias_sum = 0;
 
     for (long long first = pixels * part / J; first < last; first += DEPTH) {
         for (int i = row; i < DEPTH; i += THREADS / TILE) {

@@ -5,13 +5,14 @@ from __future__ import annotations
 from .. import checks, geometry
 from ..layout import channels_first, channels_last
 from .launch import each, template
+from .storage import same_storage
 
 FILE = "crop.cu"
 
 
 def crop_forward(on, x, offset, size):
     """See `reference.crop_forward`."""
-    checks.same_dtype(x=x)
+    same_storage(x=x)
     (top, left), (P, Q) = geometry.crop_window(x.shape, offset, size)
     N, C, H, W = x.shape
     y = on.xp.empty((N, P, Q, C), x.dtype)
@@ -21,7 +22,7 @@ def crop_forward(on, x, offset, size):
 
 def crop_backward_input(on, dy, offset, input_size):
     """See `reference.crop_backward_input`."""
-    checks.same_dtype(dy=dy)
+    same_storage(dy=dy)
     checks.expect_rank4("dy", dy.shape)
     N, C, P, Q = dy.shape
     (top, left), _ = geometry.crop_window((N, C, *input_size), offset, (P, Q))
@@ -32,7 +33,7 @@ def crop_backward_input(on, dy, offset, input_size):
 
 def crop_sum_forward(on, x, skip, offset):
     """See `reference.crop_sum_forward`."""
-    checks.same_dtype(x=x, skip=skip)
+    same_storage(x=x, skip=skip)
     top, left = geometry.crop_sum_offset(x.shape, skip.shape, offset)
     (N, C, P, Q), (H, W) = x.shape, skip.shape[2:]
     y = on.xp.empty((N, P, Q, C), x.dtype)

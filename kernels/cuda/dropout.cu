@@ -24,13 +24,13 @@ struct Philox {
 };
 
 template <typename T>
-__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, unsigned least, T factor, unsigned step,
+__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, unsigned least, Sum<T> factor, unsigned step,
                         unsigned layer, unsigned key0, unsigned key1, long long count, long long blocks) {
     const long long block = element();
     if (block >= blocks) return;
     const Philox random((unsigned long long)block, step, layer, key0, key1);
     for (int j = 0; j < 4; j++) {
         const long long i = 4 * block + j;
-        if (i < count) y[i] = random.words[j] >= least ? x[i] * factor : (T)0;
+        if (i < count) y[i] = random.words[j] >= least ? x[i] * factor : (Sum<T>)0;
     }
 }

@@ -25,7 +25,7 @@ __global__ void add(const T* __restrict__ x, const T* __restrict__ y, T* __restr
 }
 
 template <typename T>
-__global__ void scale(const T* __restrict__ x, T factor, T* __restrict__ y, long long count) {
+__global__ void scale(const T* __restrict__ x, Sum<T> factor, T* __restrict__ y, long long count) {
     const long long i = element();
     if (i < count) y[i] = x[i] * factor;
 }

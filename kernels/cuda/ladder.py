@@ -4,11 +4,12 @@
 |---|---|---|
 | naive | one thread an output, the definition's loops | everything; few channels |
 | tiled | implicit GEMM through shared memory | any channels |
-| blocked | 8 x 8 outputs a thread, pieces of 16 bytes, double buffering | channels in fours |
+| blocked | 8 x 8 outputs a thread, pieces of 16 bytes, double buffering | channels in fours; not bfloat16 |
 | tensor | tensor cores, asynchronous copies; numbers as `settings.precision` says | float32, channels in fours |
 
 `settings.convolution` overrides the choice: a rung's name takes that rung wherever it can compute the shape. At
-precision "float32" no tensor core is used. float64 is never rounded to less.
+precision "float32" no tensor core is used. float64 is never rounded to less. What is stored as bfloat16 is multiplied
+as that, whatever the setting, and where channels are not in eights by the other rungs, whose sums are float32 too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from ..geometry import Conv2dGeometry
 from ..settings import CUDA_RUNGS, PRECISIONS, settings
+from ..storage import BFLOAT16
 from .launch import tiles
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = DIRECTIONS = (
@@ -43,6 +45,13 @@ class Rung:
     mode: int | None = None
 
 
+def _precision(dtype: np.dtype) -> str | None:
+    """What numbers of `dtype` become on their way into a product of tensor cores; None: nothing that those have."""
+    if dtype == BFLOAT16:
+        return "bfloat16"
+    return settings.precision if dtype == np.float32 else None
+
+
 def supports(name: str, direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> bool:
     """Whether the rung `name` can compute this direction of the convolution."""
     if name == "naive":
@@ -52,11 +61,12 @@ def supports(name: str, direction: str, geo: Conv2dGeometry, dtype: np.dtype) ->
         return False
     if name == "tiled":
         return True
-    length = 4
-    if name == "tensor":
-        if settings.precision == "float32" or dtype != np.float32:
-            return False
-        length = 8 if settings.precision == "bfloat16" else 4
+    if name == "blocked" and dtype == BFLOAT16:
+        return False
+    precision = _precision(dtype)
+    if name == "tensor" and precision not in MODES:
+        return False
+    length = 8 if name == "tensor" and precision == "bfloat16" else 4
     read = {FORWARD: (inputs,), BACKWARD_INPUT: (outputs,), BACKWARD_WEIGHT: (inputs, outputs)}[direction]
     return all(channels % length == 0 for channels in read)
 
@@ -75,7 +85,7 @@ def _name(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> str:
 def choose(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> Rung:
     """The rung that this direction of a convolution takes."""
     name = _name(direction, geo, dtype)
-    mode = MODES[settings.precision] if name == "tensor" else None
+    mode = MODES[_precision(dtype)] if name == "tensor" else None
     if name in ("naive", "tiled") or dtype == np.float64 or (name == "tensor" and direction == BACKWARD_WEIGHT):
         return Rung(name, (64, 64), mode)
     large = (128, 64) if name == "tensor" else (128, 128)

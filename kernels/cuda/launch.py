@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..storage import BFLOAT16
+
 THREADS = 256  # of a block of `each`
 
 NAMES = {
+    BFLOAT16: "bfloat16",
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
     np.dtype(np.uint8): "unsigned char",

@@ -11,8 +11,8 @@ inline __device__ double power(double x, double y) { return pow(x, y); }
 
 // The sum of squares around channel c of a pixel.
 template <typename T>
-inline __device__ T squares(const T* x, int c, int half, int C) {
-    T sum = 0;
+inline __device__ Sum<T> squares(const T* x, int c, int half, int C) {
+    Sum<T> sum = 0;
     for (int j = c < half ? 0 : c - half; j < smaller(c + half + 1, C); j++) sum = multiply_add(x[j], x[j], sum);
     return sum;
 }
@@ -20,7 +20,7 @@ inline __device__ T squares(const T* x, int c, int half, int C) {
 template <typename T>
 __global__ void lrn(const T* __restrict__ x,  // [pixels, C]
                     T* __restrict__ y,        // [pixels, C]
-                    int half, T share, T beta, T k, int C, long long count) {
+                    int half, Sum<T> share, Sum<T> beta, Sum<T> k, int C, long long count) {
     const long long i = element();
     if (i >= count) return;
     int c;
@@ -33,15 +33,15 @@ template <typename T>
 __global__ void lrn_backward(const T* __restrict__ dy,  // [pixels, C]
                              const T* __restrict__ x,   // [pixels, C]
                              T* __restrict__ dx,        // [pixels, C]
-                             int half, T share, T beta, T k, int C, long long count) {
+                             int half, Sum<T> share, Sum<T> beta, Sum<T> k, int C, long long count) {
     const long long i = element();
     if (i >= count) return;
     int c;
     const long long first = divide(i, C, c) * C;
     const T *const pixel = x + first, *const upstream = dy + first;
-    T through = 0, own = 0;
+    Sum<T> through = 0, own = 0;
     for (int j = c < half ? 0 : c - half; j < smaller(c + half + 1, C); j++) {
-        const T s = multiply_add(share, squares(pixel, j, half, C), k), scaled = upstream[j] * power(s, -beta);
+        const Sum<T> s = multiply_add(share, squares(pixel, j, half, C), k), scaled = upstream[j] * power(s, -beta);
         through = multiply_add(scaled, pixel[j] / s, through);
         if (j == c) own = scaled;
     }

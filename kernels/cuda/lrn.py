@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from .. import checks
 from ..layout import channels_first, channels_last
+from ..storage import sums_in
 from .launch import each, template
+from .storage import same_storage
 
 FILE = "lrn.cu"
 
 
 def _numbers(dtype, size, alpha, beta, k) -> tuple:
     """Channels on either side, alpha / size, beta and k, as the kernels take them."""
-    return (size // 2, dtype.type(alpha / size), dtype.type(beta), dtype.type(k))
+    number = sums_in(dtype).type
+    return (size // 2, number(alpha / size), number(beta), number(k))
 
 
 def lrn_forward(on, x, size, alpha, beta, k):
     """See `reference.lrn_forward`."""
-    checks.same_dtype(x=x)
+    same_storage(x=x)
     checks.check_lrn(x.shape, size, alpha, k)
     N, C, H, W = x.shape
     y = on.xp.empty((N, H, W, C), x.dtype)
@@ -26,7 +29,7 @@ def lrn_forward(on, x, size, alpha, beta, k):
 
 def lrn_backward_input(on, dy, x, size, alpha, beta, k):
     """See `reference.lrn_backward_input`."""
-    checks.same_dtype(dy=dy, x=x)
+    same_storage(dy=dy, x=x)
     checks.check_lrn(x.shape, size, alpha, k)
     checks.expect_shape("dy", dy.shape, x.shape)
     N, C, H, W = x.shape

@@ -8,39 +8,9 @@
 //                   b[0..1] = B[2t..][g], B[2t+8..][g]
 //   both            d[0..3] = D[g][2t], D[g][2t+1], D[g+8][2t], D[g+8][2t+1]
 //
-// All need compute capability 8.0.
+// bfloat16.cuh has the conversions of bfloat16. All need compute capability 8.0.
 #pragma once
-
-// --- bfloat16: the upper half of a float ----------------------------------------------------------------------------
-
-struct bfloat16 {  // storage only: arithmetic is float
-    unsigned short bits;
-};
-
-__device__ __forceinline__ float to_float(bfloat16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
-
-// Rounded to nearest, ties to even; every NaN becomes 0x7fff.
-__device__ __forceinline__ bfloat16 to_bfloat16(float x) {
-    bfloat16 result;
-#ifdef MINIFCN_SIM
-    const unsigned bits = __float_as_uint(x);
-    result.bits = x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-#else
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
-#endif
-    return result;
-}
-
-// Two values in one register, as mma takes them: `low` in the lower half.
-__device__ __forceinline__ unsigned pack_bfloat16(float low, float high) {
-#ifdef MINIFCN_SIM
-    return to_bfloat16(low).bits | static_cast<unsigned>(to_bfloat16(high).bits) << 16;
-#else
-    unsigned result;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-    return result;
-#endif
-}
+#include "bfloat16.cuh"
 
 // --- TF32: float with 10 bits of mantissa ---------------------------------------------------------------------------
 

@@ -14,21 +14,22 @@
 
 template <typename T>
 struct Mixture {
-    T a, b, c, d;
+    Sum<T> a, b, c, d;
     const T* here;           // coarse pixel (k, l), channel 0, which need not exist
     long long row, column;  // from there to the next row and column
 
     // of x [H, W, C], one image
-    inline __device__ Mixture(const T* x, int W, int C, long long k, long long l, const T* ab, const T* cd)
+    inline __device__ Mixture(const T* x, int W, int C, long long k, long long l, const Sum<T>* ab,
+                              const Sum<T>* cd)
         : a(ab[0]), b(ab[1]), c(cd[0]), d(cd[1]), here(x + (k * W + l) * C), row((long long)W * C), column(C) {}
 
-    inline __device__ T along(const T* right) const {
+    inline __device__ Sum<T> along(const T* right) const {
         if (c == 0) return d * right[0];
         if (d == 0) return c * right[-column];
         return multiply_add(d, right[0], c * right[-column]);
     }
 
-    inline __device__ T operator()(int channel) const {
+    inline __device__ Sum<T> operator()(int channel) const {
         if (a == 0) return b * along(here + channel);
         if (b == 0) return a * along(here + channel - row);
         return multiply_add(b, along(here + channel), a * along(here + channel - row));

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .. import checks, geometry, tables
 from ..layout import channels_first, channels_last
+from ..storage import sums_in
 from .launch import each, on_device, template
+from .storage import same_storage
 
 FILE = "upsample.cu"
 
@@ -26,22 +28,22 @@ def _starts(geo, top, left, size, dtype):
 
 def bilinear_upsample_forward(on, x, factor, padding):
     """See `reference.bilinear_upsample_forward`."""
-    checks.same_dtype(x=x)
+    same_storage(x=x)
     geo = geometry.upsample(x.shape, factor, padding)
     N, C, P, Q = geo.y_shape
     y = on.xp.empty((N, P, Q, C), x.dtype)
-    found = reaches(on, geo, 0, 0, (P, Q), x.dtype)
+    found = reaches(on, geo, 0, 0, (P, Q), sums_in(x.dtype))
     each(on, FILE, template("bilinear_upsample", x.dtype), y.size, channels_last(x), *found, y, geo.H, geo.W, C, P, Q)
     return channels_first(y)
 
 
 def bilinear_upsample_backward_input(on, dy, input_size, factor, padding):
     """See `reference.bilinear_upsample_backward_input`."""
-    checks.same_dtype(dy=dy)
+    same_storage(dy=dy)
     geo = geometry.upsample((*dy.shape[:2], *input_size), factor, padding)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
     N, C, P, Q = geo.y_shape
-    window = (on, geo, 0, 0, (P, Q), dy.dtype)
+    window = (on, geo, 0, 0, (P, Q), sums_in(dy.dtype))
     _, row_weights, _, column_weights = reaches(*window)
     dx = on.xp.empty((N, geo.H, geo.W, C), dy.dtype)
     arrays = (channels_last(dy), row_weights, column_weights, *starts(*window), dx)

@@ -11,10 +11,10 @@
 // The largest logit, and the sum of exp(logit - largest), of one pixel.
 template <typename T>
 struct Softmax {
-    T largest, total;
+    Sum<T> largest, total;
     inline __device__ Softmax(const Mixture<T>& logit, int C) : largest(logit(0)), total(0) {
         for (int c = 1; c < C; c++) {
-            const T value = logit(c);
+            const Sum<T> value = logit(c);
             if (!(value <= largest)) largest = value;  // a NaN makes the loss NaN
         }
         for (int c = 0; c < C; c++) total += exponential(logit(c) - largest);
@@ -24,10 +24,10 @@ struct Softmax {
 template <typename T, typename Label>
 __global__ void upsample_cross_entropy(const T* __restrict__ x,           // [N, H, W, C]
                                        const Label* __restrict__ target,  // [N, P, Q]
-                                       const T* __restrict__ weight,      // [C]
+                                       const Sum<T>* __restrict__ weight,  // [C]
                                        long long ignore_index,
-                                       REACHES(T),
-                                       T* __restrict__ losses,  // [N, P, Q]
+                                       REACHES(Sum<T>),
+                                       Sum<T>* __restrict__ losses,  // [N, P, Q]
                                        int H, int W, int C, int P, int Q, long long pixels) {
     const long long i = element();
     if (i >= pixels) return;
@@ -47,21 +47,21 @@ __global__ void upsample_cross_entropy(const T* __restrict__ x,           // [N,
 // (k, l). Block (k, l) of image n: blockDim.x threads; dynamic shared memory: 3 numbers and a label a thread, and
 // 4 C numbers for each of `lanes` lanes of threads that share the pixels among them.
 template <typename T, typename Label>
-__global__ void upsample_cross_entropy_backward(const T* __restrict__ dy,          // [N, P, Q]
+__global__ void upsample_cross_entropy_backward(const Sum<T>* __restrict__ dy,     // [N, P, Q]
                                                 const T* __restrict__ x,           // [N, H, W, C]
                                                 const Label* __restrict__ target,  // [N, P, Q]
-                                                const T* __restrict__ weight,      // [C]
+                                                const Sum<T>* __restrict__ weight,  // [C]
                                                 long long ignore_index,
-                                                REACHES(T),
+                                                REACHES(Sum<T>),
                                                 const long long* __restrict__ row_starts,     // [H + 2]
                                                 const long long* __restrict__ column_starts,  // [W + 2]
-                                                T* __restrict__ pieces,                       // [N, H + 1, W + 1, 4, C]
+                                                Sum<T>* __restrict__ pieces,                  // [N, H + 1, W + 1, 4, C]
                                                 int H, int W, int C, int P, int Q, int lanes) {
     extern __shared__ __align__(16) unsigned char smem[];
-    T* const largest = (T*)smem;
-    T* const total = largest + blockDim.x;
-    T* const factor = total + blockDim.x;
-    T* const sums = factor + blockDim.x;                     // [lanes, C, 4]
+    Sum<T>* const largest = (Sum<T>*)smem;
+    Sum<T>* const total = largest + blockDim.x;
+    Sum<T>* const factor = total + blockDim.x;
+    Sum<T>* const sums = factor + blockDim.x;                     // [lanes, C, 4]
     int* const label = (int*)(sums + (long long)lanes * C * 4);  // -1: ignored
 
     int k, l;
@@ -90,13 +90,13 @@ __global__ void upsample_cross_entropy_backward(const T* __restrict__ dy,       
         const int pixels = smaller(threads, count - first);
         for (int unit = thread; unit < units; unit += threads) {
             const int lane = unit / C, c = unit % C;
-            T* const sum = sums + 4 * unit;
+            Sum<T>* const sum = sums + 4 * unit;
             for (int j = lane; j < pixels; j += lanes) {
                 if (label[j] < 0) continue;
                 const long long p = top + (first + j) / width, q = left + (first + j) % width;
                 const Mixture<T> logit(image, W, C, k, l, row_weights + 2 * p, column_weights + 2 * q);
-                const T one = c == label[j] ? total[j] : (T)0;  // p_c - 1, times the sum
-                const T gradient = (exponential(logit(c) - largest[j]) - one) * factor[j];
+                const Sum<T> one = c == label[j] ? total[j] : 0;  // p_c - 1, times the sum
+                const Sum<T> gradient = (exponential(logit(c) - largest[j]) - one) * factor[j];
                 if (logit.a != 0 && logit.c != 0) sum[0] = multiply_add(logit.a * logit.c, gradient, sum[0]);
                 if (logit.a != 0 && logit.d != 0) sum[1] = multiply_add(logit.a * logit.d, gradient, sum[1]);
                 if (logit.b != 0 && logit.c != 0) sum[2] = multiply_add(logit.b * logit.c, gradient, sum[2]);
@@ -105,10 +105,10 @@ __global__ void upsample_cross_entropy_backward(const T* __restrict__ dy,       
         }
         __syncthreads();
     }
-    T* const piece = pieces + (long long)blockIdx.x * 4 * C;
+    Sum<T>* const piece = pieces + (long long)blockIdx.x * 4 * C;
     for (int i = thread; i < 4 * C; i += threads) {
         const int corner = i / C, c = i % C;
-        T sum = 0;
+        Sum<T> sum = 0;
         for (int lane = 0; lane < lanes && count > 0; lane++) sum += sums[4 * (lane * C + c) + corner];
         piece[i] = sum;
     }
@@ -116,13 +116,13 @@ __global__ void upsample_cross_entropy_backward(const T* __restrict__ dy,       
 
 // dx of coarse pixel (i, j): a corner of each of the four cells around it.
 template <typename T>
-__global__ void join_pieces(const T* __restrict__ pieces,  // [N, H + 1, W + 1, 4, C]
+__global__ void join_pieces(const Sum<T>* __restrict__ pieces,  // [N, H + 1, W + 1, 4, C]
                             T* __restrict__ dx,            // [N, H, W, C]
                             int H, int W, int C, long long count) {
     const long long i = element();
     if (i >= count) return;
     const Place at(i, H, W, C);
-    const T* cell = pieces + (((long long)at.n * (H + 1) + at.h) * (W + 1) + at.w) * 4 * C + at.c;
+    const Sum<T>* cell = pieces + (((long long)at.n * (H + 1) + at.h) * (W + 1) + at.w) * 4 * C + at.c;
     const long long right = 4 * C, down = (long long)(W + 1) * 4 * C;
     dx[i] = (cell[3 * C] + cell[right + 2 * C]) + (cell[down + C] + cell[down + right]);
 }
@@ -130,7 +130,7 @@ __global__ void join_pieces(const T* __restrict__ pieces,  // [N, H + 1, W + 1, 
 // The first of the largest logits of every pixel; NaN wins over numbers.
 template <typename T, typename Label>
 __global__ void upsample_argmax(const T* __restrict__ x,  // [N, H, W, C]
-                                REACHES(T),
+                                REACHES(Sum<T>),
                                 Label* __restrict__ labels,  // [N, P, Q]
                                 int H, int W, int C, int P, int Q, long long pixels) {
     const long long i = element();
@@ -138,10 +138,10 @@ __global__ void upsample_argmax(const T* __restrict__ x,  // [N, H, W, C]
     const Place at(i, P, Q, 1);
     const Mixture<T> logit(x + (long long)at.n * H * W * C, W, C, rows[at.h], columns[at.w], row_weights + 2 * at.h,
                            column_weights + 2 * at.w);
-    T best = logit(0);
+    Sum<T> best = logit(0);
     int winner = 0;
     for (int c = 1; c < C; c++) {
-        const T value = logit(c);
+        const Sum<T> value = logit(c);
         if (beats(value, best)) best = value, winner = c;
     }
     labels[i] = (Label)winner;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from .. import checks, geometry
 from ..layout import channels_first, channels_last, contiguous
+from ..storage import sums_in
 from .cross_entropy import prepared
 from .launch import blocks, each, template
+from .storage import same_storage
 from .upsample import reaches, starts
 
 FILE = "upsample_cross_entropy.cu"
@@ -15,17 +17,17 @@ THREADS = 128  # of a block of the backward pass, at most
 def _window(on, x, factor, padding, offset, size) -> tuple:
     """Arguments of `reaches` and `starts` for the window of the upsampled x at `offset`, after checking it."""
     geo, corner = geometry.upsample_window(x.shape, factor, padding, offset, size)
-    return (on, geo, *corner, tuple(size), x.dtype)
+    return (on, geo, *corner, tuple(size), sums_in(x.dtype))
 
 
 def upsample_cross_entropy_forward(on, x, target, weight=None, ignore_index=255, factor=1, padding=0, offset=0):
     """See `reference.upsample_cross_entropy_forward`."""
-    checks.same_dtype(x=x, weight=weight)
+    same_storage(x=x, of_sums={"weight": weight})
     checks.expect_rank3("target", target.shape)
     window = _window(on, x, factor, padding, offset, target.shape[1:])
     checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
-    losses, (_, C, H, W) = on.xp.empty(target.shape, x.dtype), x.shape
-    labels = prepared(on, x.dtype, C, target, weight, ignore_index)
+    losses, (_, C, H, W) = on.xp.empty(target.shape, sums_in(x.dtype)), x.shape
+    labels = prepared(on, losses.dtype, C, target, weight, ignore_index)
     arrays = (channels_last(x), *labels, *reaches(*window), losses)
     expression = template("upsample_cross_entropy", x.dtype, labels[0].dtype)
     each(on, FILE, expression, target.size, *arrays, H, W, C, *target.shape[1:])
@@ -36,7 +38,7 @@ def upsample_cross_entropy_backward_input(
     on, dy, x, target, weight=None, ignore_index=255, factor=1, padding=0, offset=0
 ):  # fmt: skip
     """See `reference.upsample_cross_entropy_backward_input`."""
-    checks.same_dtype(dy=dy, x=x, weight=weight)
+    same_storage(x=x, of_sums={"dy": dy, "weight": weight})
     checks.expect_rank3("target", target.shape)
     window = _window(on, x, factor, padding, offset, target.shape[1:])
     checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
@@ -45,9 +47,9 @@ def upsample_cross_entropy_backward_input(
     geo = window[1]
     threads = next((t for t in (32, 64) if geo.factor[0] * geo.factor[1] <= t), THREADS)
     lanes = max(1, threads // C)
-    shared = x.dtype.itemsize * (3 * threads + 4 * lanes * C) + 4 * threads
-    pieces = on.xp.empty((N, H + 1, W + 1, 4, C), x.dtype)
-    labels = prepared(on, x.dtype, C, target, weight, ignore_index)
+    shared = dy.dtype.itemsize * (3 * threads + 4 * lanes * C) + 4 * threads
+    pieces = on.xp.empty((N, H + 1, W + 1, 4, C), dy.dtype)
+    labels = prepared(on, dy.dtype, C, target, weight, ignore_index)
     arrays = (contiguous(dy), channels_last(x), *labels, *reaches(*window), *starts(*window), pieces)
     expression = template("upsample_cross_entropy_backward", x.dtype, labels[0].dtype)
     grid = (N * (H + 1) * (W + 1), 1, 1)
@@ -59,7 +61,7 @@ def upsample_cross_entropy_backward_input(
 
 def upsample_argmax(on, x, factor, padding, offset, size):
     """See `reference.upsample_argmax`."""
-    checks.same_dtype(x=x)
+    same_storage(x=x)
     size = geometry.pair(size, "size", 1)
     window = _window(on, x, factor, padding, offset, size)
     N, C, H, W = x.shape

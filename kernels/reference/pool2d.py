@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import checks, geometry
 from ..geometry import Pool2dGeometry
+from ..layout import is_packed, tap_numbers
 
 
 def _tap_coordinates(geo: Pool2dGeometry, r: int, s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,6 +48,8 @@ def max_pool2d_backward_input(dy, argmax, input_size, window, stride=None, paddi
     checks.same_dtype(dy=dy)
     geo = geometry.max_pool2d((*dy.shape[:2], *input_size), window, stride, padding, dilation, ceil_mode)
     checks.expect_shape("dy", dy.shape, geo.y_shape)
+    if is_packed(argmax, geo):
+        argmax = tap_numbers(argmax, geo.y_shape)
     checks.expect_argmax(argmax, geo.y_shape)
     dx = np.zeros(geo.x_shape)
     for r in range(geo.R):

@@ -112,8 +112,8 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
         algorithm = rungs.chosen(setting.device, work) if own else name
         row = record.row(
             op=work.op, layer=work.layer, shape=work.shape, layout="channels_last", dtype=work.dtype,
-            precision=work.precision, params=work.params, device=setting.device, kernel=name, algorithm=algorithm,
-            flop=work.flop, bytes=work.bytes,
+            precision=rungs.computed(work, algorithm), params=work.params, device=setting.device, kernel=name,
+            algorithm=algorithm, flop=work.flop, bytes=work.bytes,
             floor=setting.ceilings.floor(work.own_flop(algorithm), work.bytes, gate.accuracy(work)),
             cold=work.cold(setting.cache_bytes), sets=work.sets,
         )  # fmt: skip

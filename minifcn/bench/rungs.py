@@ -90,6 +90,11 @@ def chosen(device: str, work: Convolution) -> str:
     return ladder.choose(work.op, geo, np.dtype(work.dtype)).name
 
 
+def computed(work: Convolution, algorithm: str) -> str:
+    """The precision of the products of `algorithm`: that of `work`, but float32 where it uses no tensor cores."""
+    return "float32" if algorithm == NUMPY or algorithm in CUDA_RUNGS[:-1] else work.precision
+
+
 def describe(device: str) -> str:
     """The settings under which the rungs of `device` are timed, for a table's foot."""
     chosen = f"convolution = {settings.convolution}, precision = {settings.precision}"

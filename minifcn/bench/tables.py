@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .devices import NOT_TIMES, SIMULATED
-from .record import TRANSFORM
+from .record import PRECISION, TRANSFORM
 
 VERDICT_STYLE = {"faster": "green", "slower": "yellow", "WRONG": "bold red", "void": "red", "busy": "red"}
 TITLES = {
@@ -60,7 +60,11 @@ def _baseline(row: dict[str, Any], form: str) -> str:
 
 
 def _kernel(row: dict[str, Any]) -> str:
-    return row["kernel"] if row["algorithm"] in (row["kernel"], None) else f"{row['kernel']} ({row['algorithm']})"
+    """e.g. minifcn (tensor, bf16): its algorithm, and the precision of its products where that is not the arrays'."""
+    details = [row["algorithm"]] if row["algorithm"] not in (row["kernel"], None) else []
+    if row["precision"] != PRECISION[row["dtype"]]:
+        details.append(row["precision"])
+    return f"{row['kernel']} ({', '.join(details)})" if details else row["kernel"]
 
 
 def _megabytes(row: dict[str, Any], side: str) -> str:

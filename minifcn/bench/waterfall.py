@@ -6,6 +6,7 @@ is named after the layer whose parameters or activations it was called with.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -62,6 +63,7 @@ class _Clocks:
     def around(self, name: str, kernel: Callable) -> Callable:
         kind = op_class(name)
 
+        @functools.wraps(kernel)
         def timed(*arguments: Any, **named: Any) -> Any:
             started = time.perf_counter()
             result = kernel(*arguments, **named)

@@ -21,6 +21,7 @@ from .. import ops
 from ..kernels.checks import expect_shape, label_dtype
 from ..nn import Linear
 from ..ops.cross_entropy import IGNORE_INDEX
+from ..ops.storage import stored, widened
 from ..tensor import Tensor, no_grad
 from .fcn import FCN
 from .trunk import Trunk, expect_images
@@ -56,9 +57,10 @@ class Classifier(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_images(x, (self.input_size, self.input_size))
+        x = stored(x)
         for name in self.trunk:
             x = getattr(self, name)(x)
-        return x
+        return widened(x)
 
     def loss(
         self,

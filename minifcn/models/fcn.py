@@ -34,6 +34,7 @@ from ..kernels.checks import expect_shape, label_dtype
 from ..kernels.geometry import CoordinateMap
 from ..nn import BilinearUpsample, Conv2d, ConvTranspose2d, Layer
 from ..ops.cross_entropy import IGNORE_INDEX
+from ..ops.storage import stored, widened
 from ..tensor import Tensor, no_grad
 from . import checks
 from .trunk import Trunk, expect_images
@@ -147,7 +148,7 @@ class FCN(Trunk):
     # --- use ---
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.upsampled(self._scores(x), x.shape[2:])
+        return widened(self.upsampled(self._scores(x), x.shape[2:]))
 
     def loss(
         self,
@@ -193,6 +194,7 @@ class FCN(Trunk):
     def stream_scores(self, x: Tensor) -> dict[str, Tensor]:
         """What each score layer says, [N, classes, h, w] at its own scale: score_fr, score_pool4, score_pool3."""
         expect_images(x)
+        x = stored(x)
         pools: dict[str, Tensor] = {}
         for name in self.trunk:
             x = getattr(self, name)(x)

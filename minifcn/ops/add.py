@@ -29,9 +29,13 @@ from .scale import scale
 class Add(Op):
     """y = a + b."""
 
+    takes_bfloat16 = True
+
     def forward(self, a: Any, b: Any) -> Any:
         self.shapes = a.shape, b.shape
-        return self.kernel("add_forward")(a, b) if a.shape == b.shape and a.dtype == b.dtype else a + b
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        by_kernel = alike or any(map(self.device.is_bfloat16, (a.dtype, b.dtype)))  # which refuses what does not fit
+        return self.kernel("add_forward")(a, b) if by_kernel else a + b
 
     def backward(self, dy: Any) -> tuple[Any, Any]:
         return unbroadcast(dy, self.shapes[0]), unbroadcast(dy, self.shapes[1])

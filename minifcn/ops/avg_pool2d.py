@@ -27,6 +27,8 @@ from .conv2d import Size
 class AvgPool2d(Op):
     """y [N, C, P, Q] of x [N, C, H, W]."""
 
+    takes_bfloat16 = True
+
     def __init__(
         self,
         kernel_size: Size,

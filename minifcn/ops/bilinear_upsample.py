@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import geometry
+from ..kernels.storage import sums_in
 from ..tensor import Op, Tensor
 from .conv2d import Size, conv2d
 from .linear import linear
@@ -34,6 +35,8 @@ from .reshape import reshape
 
 class BilinearUpsample(Op):
     """y [N, C, P, Q] of x [N, C, H, W]."""
+
+    takes_bfloat16 = True
 
     def __init__(self, factor: Size, padding: Size) -> None:
         self.window = (factor, padding)
@@ -71,7 +74,7 @@ def _by_matrices(x: Tensor, factor: tuple[int, int], padding: tuple[int, int], w
     axes = list(zip((H, W), factor, padding, strict=True))
     P, Q = (geometry.conv_transpose_size(size, window, F, pad, 1, 0) for size, F, pad in axes)
     vertical, horizontal = (
-        Tensor(np.array(geometry.bilinear_matrix(size, out, F, pad, window), x.dtype), device=x.place)
+        Tensor(np.array(geometry.bilinear_matrix(size, out, F, pad, window), sums_in(x.dtype)), device=x.place)
         for out, (size, F, pad) in zip((P, Q), axes, strict=True)
     )
     rows = linear(reshape(x, (N * C * H, W)), horizontal)

@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import MinifcnError
 from ..tensor import Tensor
 
 
 def operands(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as Tensors of one device; a number or an array takes the dtype and device of the other one."""
+    """Both as Tensors of one device; a number or an array takes the dtype and device of the other one.
+
+    Raises MinifcnError where that is stored as bfloat16.
+    """
     like = a if isinstance(a, Tensor) else b
 
     def lift(value: Any) -> Tensor:
         if isinstance(value, Tensor):
             return value
+        if like.is_bfloat16:
+            raise MinifcnError("a number or an array cannot become bfloat16: ops.storage.widened() the tensor first")
         return Tensor(np.asarray(value, like.dtype), device=like.place)
 
     return lift(a), lift(b)

@@ -43,7 +43,7 @@ Size = int | tuple[int, int]
 class Conv2d(Op):
     """y [N, K, P, Q] of x [N, C, H, W], w [K, C/groups, R, S] and b [K] or None."""
 
-    owns_gradients = True
+    owns_gradients = takes_bfloat16 = True
 
     def __init__(self, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1) -> None:
         self.window = (stride, padding, dilation, groups)

@@ -44,7 +44,7 @@ PARTS = (
 class Conv2dReLU(Op):
     """y = max(conv2d(x, w, b), 0): [N, K, P, Q] of x [N, C, H, W], w [K, C/groups, R, S] and b [K] or None."""
 
-    owns_gradients = True
+    owns_gradients = takes_bfloat16 = True
 
     def __init__(self, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1) -> None:
         self.window = (stride, padding, dilation, groups)

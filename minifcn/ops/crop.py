@@ -25,6 +25,8 @@ from .conv2d import Size
 class Crop(Op):
     """y [N, C, P, Q] = the window of x [N, C, H, W] at `offset`."""
 
+    takes_bfloat16 = True
+
     def __init__(self, offset: Size, size: tuple[int, int]) -> None:
         self.offset, self.size = offset, size
 

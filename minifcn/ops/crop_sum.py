@@ -24,6 +24,8 @@ from .conv2d import Size
 class CropSum(Op):
     """y [N, C, H, W] = x + the window of skip [N, C, H', W'] at `offset`."""
 
+    takes_bfloat16 = True
+
     def __init__(self, offset: Size = 0) -> None:
         self.offset = offset
 

@@ -28,6 +28,8 @@ from ..tensor import Op, Tensor
 class Dropout(Op):
     """y = x masked with probability p and scaled by 1 / (1 - p); `key` = (seed, step, layer)."""
 
+    takes_bfloat16 = True
+
     def __init__(self, p: float, key: tuple[int, int, int]) -> None:
         self.p, self.key = p, key
 

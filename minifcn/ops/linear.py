@@ -36,7 +36,7 @@ def _pixel(matrix: Any) -> Any:
 class Linear(Op):
     """y = x w^T + b: [N, K] of x [N, D], w [K, D] and b [K] or None."""
 
-    owns_gradients = True
+    owns_gradients = takes_bfloat16 = True
 
     def forward(self, x: Any, w: Any, b: Any = None) -> Any:
         if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:

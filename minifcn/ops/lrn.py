@@ -34,6 +34,8 @@ from ..tensor import Op, Tensor
 class LRN(Op):
     """y [N, C, H, W] of x [N, C, H, W]."""
 
+    takes_bfloat16 = True
+
     def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
         self.rule = (size, alpha, beta, k)
 

@@ -14,7 +14,8 @@ Backward
 
     In a tie there is no derivative; the first maximum in row-major order takes all, one of the subgradients. NaN
     wins over every number, so that it is seen at the output. The forward pass keeps which tap of its window won, as
-    r S + s in one byte: with (p,q) it says which (h,w) that is.
+    r S + s in one byte (on a GPU in two bits, where a window has at most four taps): with (p,q) it says which (h,w)
+    that is.
 
 Source
     Ranzato et al., 2007, "Unsupervised learning of invariant feature hierarchies"; Caffe's pooling layer (Jia et
@@ -31,6 +32,8 @@ from .conv2d import Size
 
 class MaxPool2d(Op):
     """y [N, C, P, Q] of x [N, C, H, W]."""
+
+    takes_bfloat16 = True
 
     def __init__(
         self,

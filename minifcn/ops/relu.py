@@ -26,6 +26,8 @@ from ..tensor import Op, Tensor
 class ReLU(Op):
     """y = max(x, 0)."""
 
+    takes_bfloat16 = True
+
     def forward(self, x: Any) -> Any:
         self.y = self.kernel("relu_forward")(x)
         return self.y

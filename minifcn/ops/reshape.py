@@ -20,6 +20,8 @@ from ..tensor import Op, Tensor
 class Reshape(Op):
     """y = x.reshape(shape)."""
 
+    takes_bfloat16 = True
+
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
 

@@ -21,6 +21,8 @@ from ..tensor import Op, Tensor
 class Scale(Op):
     """y = factor x."""
 
+    takes_bfloat16 = True
+
     def __init__(self, factor: float) -> None:
         self.factor = factor
 

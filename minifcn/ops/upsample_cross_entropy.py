@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..kernels.storage import sums_in
 from ..tensor import Op, Tensor
 from .bilinear_upsample import default_padding
 from .conv2d import Size
@@ -41,12 +42,14 @@ from .cross_entropy import IGNORE_INDEX, Labels
 class UpsampleCrossEntropy(Op):
     """Loss (a scalar, or [N, P, Q] for "none") of coarse logits [N, C, H, W], upsampled, against `labels`."""
 
+    takes_bfloat16 = True
+
     def __init__(self, labels: Labels, factor: Size, padding: Size, offset: Size) -> None:
         self.labels, self.window = labels, (factor, padding, offset)
 
     def forward(self, x: Any) -> Any:
         self.x = x
-        self.arguments = (*self.labels.on(self.device, x.dtype), *self.window)
+        self.arguments = (*self.labels.on(self.device, sums_in(x.dtype)), *self.window)
         return self.labels.reduced(self.kernel("upsample_cross_entropy_forward")(x, *self.arguments))
 
     def backward(self, dy: Any) -> tuple[Any]:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from minifcn.kernels import cuda, geometry, reference
+from minifcn.kernels.layout import tap_numbers
 from minifcn.kernels.settings import CUDA_RUNGS, PRECISIONS, settings
+from minifcn.kernels.storage import BFLOAT16
 
 DTYPES = (np.float32, np.float64)
 # x [N, C, H, W], w [K, C / groups, R, S], and stride, padding, dilation, groups
@@ -27,6 +29,35 @@ CONVOLUTIONS = (
 LARGE = ((8, 128, 64, 64), (128, 128, 3, 3), (1, 1, 1, 1))
 POOLS = ((2, 2, 0, True), (3, 2, 1, False))  # window, stride, padding, ceil_mode
 Call = tuple[str, tuple[Any, ...]]
+# Which arguments of a kernel are activations or their gradients, that may be stored as bfloat16.
+ACTIVATIONS = {
+    "conv2d_forward": (0,),
+    "conv2d_backward_input": (0,),
+    "conv2d_backward_weight": (0, 1),
+    "conv2d_backward_bias": (0,),
+    "conv2d_relu_forward": (0,),
+    "conv2d_relu_backward": (0, 2),
+    "max_pool2d_forward": (0,),
+    "max_pool2d_backward_input": (0,),
+    "avg_pool2d_forward": (0,),
+    "avg_pool2d_backward_input": (0,),
+    "relu_forward": (0,),
+    "relu_backward_input": (0, 1),
+    "add_forward": (0, 1),
+    "scale_forward": (0,),
+    "dropout_forward": (0,),
+    "dropout_backward_input": (0,),
+    "crop_forward": (0,),
+    "crop_backward_input": (0,),
+    "crop_sum_forward": (0, 1),
+    "lrn_forward": (0,),
+    "lrn_backward_input": (0, 1),
+    "bilinear_upsample_forward": (0,),
+    "bilinear_upsample_backward_input": (0,),
+    "upsample_cross_entropy_forward": (0,),
+    "upsample_cross_entropy_backward_input": (1,),
+    "upsample_argmax": (0,),
+}
 
 
 class _Numbers:
@@ -45,6 +76,13 @@ class _Numbers:
         found = self.rng.integers(0, classes, shape)
         found[self.rng.random(shape) < 0.1] = 255
         return found
+
+
+def listed(name: str, found: Any) -> list[Any]:
+    """What a kernel returned, as a list without None; taps that won a maximum as numbers."""
+    if name == "max_pool2d_forward":
+        return [found[0], tap_numbers(found[1], found[0].shape)]
+    return [one for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
 
 
 def calls(dtype: type) -> Iterator[Call]:
@@ -71,6 +109,15 @@ def _convolutions(array: _Numbers) -> Iterator[Call]:
         yield "conv2d_relu_backward", (dy, mask, x, w, *window)
 
 
+def _two_bits(argmax: np.ndarray) -> np.ndarray:
+    """The winners [N, C, P, Q] of 2 x 2 windows as bytes [N, P, Q, ceil(C/4)]."""
+    N, C, P, Q = argmax.shape
+    packed = np.zeros((N, P, Q, -(-C // 4)), np.uint8)
+    for c in range(C):
+        packed[..., c // 4] += argmax[:, c] * np.uint8(4 ** (c % 4))
+    return packed
+
+
 def _pools(array: _Numbers) -> Iterator[Call]:
     for window, stride, padding, ceil_mode in POOLS:
         x = array(2, 5, 7, 9)
@@ -78,6 +125,8 @@ def _pools(array: _Numbers) -> Iterator[Call]:
         y, argmax = reference.max_pool2d_forward(x, *shape)
         yield "max_pool2d_forward", (x, *shape)
         yield "max_pool2d_backward_input", (array(*y.shape), argmax, x.shape[2:], *shape)
+        if window == 2:
+            yield "max_pool2d_backward_input", (array(*y.shape), _two_bits(argmax), x.shape[2:], *shape)
         shape = (window, stride, padding, ceil_mode, True)
         y = reference.avg_pool2d_forward(x, *shape)
         yield "avg_pool2d_forward", (x, *shape)
@@ -133,6 +182,31 @@ def _steps(array: _Numbers) -> Iterator[Call]:
             yield "adam_step", (w, g, array(size), np.abs(array(size)), 0.1, (0.9, 0.99), 1e-8, 1e-2, 3, decoupled)
 
 
+# --- activations in bfloat16 ---
+
+
+def cut(x: np.ndarray) -> np.ndarray:
+    """x with the bits that bfloat16 has no room for at 0: numbers that it holds exactly."""
+    return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def stored(x: np.ndarray) -> np.ndarray:
+    """The bfloat16 of `cut(x)`, in the same memory order."""
+    return (x.view(np.uint32) >> np.uint32(16)).astype(BFLOAT16)
+
+
+def stored_calls(found: Iterator[Call]) -> Iterator[tuple[str, tuple[Any, ...], tuple[Any, ...]]]:
+    """(kernel, arguments with activations in bfloat16, the same as float32 numbers) of those of `found` that can be.
+
+    Weights are such that their copies in bfloat16 are exact.
+    """
+    for name, arguments in found:
+        if name in ACTIVATIONS:
+            exact = [cut(one) if getattr(one, "dtype", None) == np.float32 else one for one in arguments]
+            given = [stored(one) if i in ACTIVATIONS[name] else one for i, one in enumerate(exact)]
+            yield name, tuple(given), tuple(exact)
+
+
 # --- instances ---
 
 
@@ -183,6 +257,9 @@ def instances() -> dict[str, tuple[str, ...]]:
             for dtype in DTYPES:
                 for name, arguments in itertools.chain(calls(dtype), _large_calls(dtype)):
                     getattr(kernels, name)(*arguments)
+            for name, arguments, _ in stored_calls(itertools.chain(calls(np.float32), _large_calls(np.float32))):
+                getattr(kernels, name)(*arguments)
+    kernels.widened(kernels.rounded(np.zeros(1, np.float32)))
     found: dict[str, list[str]] = {}
     for file, expression in recorder.instances:
         found.setdefault(file, []).append(expression)

@@ -14,7 +14,7 @@ from minifcn.kernels import cuda, reference
 from minifcn.kernels.settings import settings
 
 from . import budget, vectors
-from .calls import DTYPES, calls, instances, variants
+from .calls import DTYPES, calls, instances, listed, stored_calls, variants
 
 DEVICE = os.environ.get("MINIFCN_GPU_TESTS", "cuda")
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5, "3xtf32": 2e-5, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -39,7 +39,7 @@ def results(place, name, arguments):
     found = place.kernel(name)(*given)
     if found is None:
         found = tuple(one for one in given if isinstance(one, place.xp.ndarray))
-    return [place.to_host(one) for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
+    return listed(name, tuple(place.to_host(one) for one in listed("", found)))
 
 
 @pytest.mark.gpu
@@ -59,6 +59,21 @@ def test_every_kernel(place, variant, dtype):
                     assert np.all(np.abs(one - other) <= limit * max(1, np.abs(other).max(initial=0))), name
                 elif limit < 1e-3:  # masks differ where a sum of less precision is nearly 0
                     assert np.array_equal(one, other), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("convolution", ["fastest", "naive", "tiled", "tensor"])
+def test_every_kernel_on_bfloat16(place, convolution):
+    """Within its rounding, 2^-8 of the largest result, of the reference on the same numbers in float64."""
+    with settings.using(convolution=convolution):
+        for name, arguments, exact in stored_calls(calls(np.float32)):
+            found, again = (results(place, name, arguments) for _ in range(2))
+            assert [one.tobytes() for one in found] == [one.tobytes() for one in again], name
+            wide = [one.astype(float) if getattr(one, "dtype", None) == np.float32 else one for one in exact]
+            for one, other in zip(found, results(get_device("reference"), name, wide), strict=True):
+                assert one.shape == other.shape, name
+                if one.dtype.kind == "f":
+                    assert np.all(np.abs(one - other) <= 2.0**-8 * np.abs(other).max(initial=0)), name
 
 
 @pytest.mark.gpu

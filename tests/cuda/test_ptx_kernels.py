@@ -7,7 +7,7 @@ from minifcn.kernels import cuda, reference
 from minifcn.kernels.cuda.optimizers import CHUNK
 from minifcn.kernels.settings import settings
 
-from .calls import CONVOLUTIONS, DTYPES, calls, instances, variants
+from .calls import CONVOLUTIONS, DTYPES, calls, instances, listed, stored_calls, variants
 from .executor import PtxExecutor
 from .nvrtc import NEEDS_NVRTC
 from .test_optimizers import calls_of as optimizer_calls
@@ -38,7 +38,7 @@ def results(kernels, name, arguments):
     found = getattr(kernels, name)(*own)
     if found is None:  # an optimiser
         return [one for one in own if isinstance(one, np.ndarray)]
-    return [one for one in (found if isinstance(found, tuple) else (found,)) if one is not None]
+    return listed(name, found)
 
 
 def close(found, expected, tolerance):
@@ -64,6 +64,26 @@ def test_every_kernel(ptx, simulator, dtype):
         if name.startswith(("conv2d", "max_pool2d", "dropout", "relu", "crop", "add")):
             again = results(simulator, name, arguments)
             assert [one.tobytes() for one in found] == [one.tobytes() for one in again], name
+
+
+@pytest.mark.parametrize("convolution", ["fastest", "tiled"])
+def test_every_kernel_on_bfloat16(ptx, simulator, convolution):
+    """The host computes the same bits, but for losses, which are float32."""
+    with settings.using(convolution=convolution):
+        for name, arguments, _ in stored_calls(calls(np.float32)):
+            if convolution != "fastest" and name not in CONVOLUTION_CALLS:
+                continue
+            found, expected = (results(kernels, name, arguments) for kernels in (ptx, simulator))
+            if name == "upsample_cross_entropy_forward":
+                close(found, expected, TOLERANCES[np.float32])
+            else:
+                assert [one.tobytes() for one in found] == [one.tobytes() for one in expected], name
+
+
+def test_conversions_of_bfloat16(ptx, simulator):
+    a = np.array([1, 3e38, 0, -1e-40], np.float32)
+    assert ptx.rounded(a).tobytes() == simulator.rounded(a).tobytes()
+    assert ptx.widened(ptx.rounded(a)).tobytes() == simulator.widened(simulator.rounded(a)).tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...settings import settings
+from ...storage import BFLOAT16
 from ..source import ExecutorError, parameter_names
 from ..table import Table
 from . import build
@@ -75,7 +76,7 @@ def _dtype(parameter: _Parameter) -> np.dtype | None:
     if kind == "b":
         return np.dtype(np.bool_)
     if kind == "x":
-        return np.dtype(np.uint16) if parameter.size == 2 else None  # bfloat16's bits, or a vector type
+        return BFLOAT16 if parameter.size == 2 else None  # else a vector type
     return np.dtype(f"{kind}{parameter.size}")
 
 

@@ -25,13 +25,13 @@ __global__ void conversions(const float* x, unsigned* tf32, bfloat16* bf16, unsi
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     tf32[i] = to_tf32(x[i]);
-    bf16[i] = to_bfloat16(x[i]);
-    pairs[i] = pack_bfloat16(x[i], to_float(bf16[i]));
+    bf16[i] = bfloat16(x[i]);
+    pairs[i] = pack_bfloat16(x[i], bf16[i]);
 }
 
 __global__ void pack(const float* x, unsigned* pairs) { pairs[threadIdx.x] = pack_bfloat16(x[threadIdx.x], x[31 - threadIdx.x]); }
 
-__global__ void widen(const bfloat16* x, float* y) { y[threadIdx.x] = to_float(x[threadIdx.x]); }
+__global__ void widen(const bfloat16* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }
 
 // first [32], second [32]: the first bytes[i] of x[31 - i], and all of it. Two groups, of which one may still be on its
 // way while the other is read.
