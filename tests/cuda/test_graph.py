@@ -3,12 +3,15 @@
 import functools
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minifcn import cli, device, models, optim
+from minifcn.bench.networks import OwnNetwork
+from minifcn.bench.work import Network
 from minifcn.configuration import TrainConfig
 from minifcn.device import CudaDevice
 from minifcn.errors import MinifcnError, TrainingError
@@ -313,6 +316,21 @@ def test_the_command(place, tmp_path, capsys):
     assert TrainConfig.from_toml(tmp_path / "run" / "config.toml").graph is True
     assert cli.main(["train", "--graph", "--run", str(tmp_path / "other")]) == 2
     assert "graph (=True) needs device cuda or cuda-sim, not 'cpu'" in " ".join(capsys.readouterr().err.split())
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------------
+
+
+@on_simulator
+def test_a_benchmark_takes_the_same_steps(place, capsys):
+    one = Network("step", "fcn32s", size=(8, 8), batch=1, classes=3, sets=2)
+    own, other = (OwnNetwork(replace(one, graph=graph), place) for graph in (True, False))
+    losses = [own.call(number).item() for number in range(3)]
+    assert losses == [other.call(number).item() for number in range(3)]
+    assert len(set(losses)) == 3
+    assert own.graph.graph is not None
+    assert cli.main(["bench", "step", "--graph", "--device", "cpu"]) == 2
+    assert "--graph needs --device cuda or cuda-sim, not cpu" in capsys.readouterr().err
 
 
 # --- the other executor -----------------------------------------------------------------------------------------------
