@@ -84,6 +84,8 @@ for precision in $PRECISIONS; do
 done
 for precision in $PRECISIONS; do
     bench "step-$precision-tuned" 45 step "${NETWORK[@]}" --precision "$precision" --baseline torch-tuned --no-memory
+    bench "step-$precision-graph" 45 step "${NETWORK[@]}" --precision "$precision" --baseline torch-tuned --no-memory \
+        --graph
     bench "infer-$precision-tuned" 45 infer "${NETWORK[@]}" --precision "$precision" --baseline torch-tuned --no-memory
 done
 bench step-compile 90 step "${NETWORK[@]}" --precision bfloat16 --baseline torch-compile --no-memory

@@ -28,7 +28,7 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 | crop_forward(x, offset, size) / crop_backward_input(dy, offset, input_size) | window of x / its adjoint |
 | crop_sum_forward(x, skip, offset) | x + skip's window at offset |
 | relu_forward(x) / relu_backward_input(dy, y) | y / dx |
-| dropout_forward(x, p, key) / dropout_backward_input(dy, p, key) | y / dx; key = (seed, step, layer) |
+| dropout_forward(x, p, key) / dropout_backward_input(dy, p, key) | y / dx; key = (seed, step, layer), below |
 | add_forward(x, y), scale_forward(x, factor) | arrays of the same shape |
 | cross_entropy_forward(x, target, weight, ignore_index) | losses [N, H, W], probabilities [N, C, H, W] |
 | cross_entropy_backward_input(dy, probabilities, target, weight, ignore_index) | dx |
@@ -40,6 +40,8 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 
 Transposed convolution needs no kernels of its own: its forward is `conv2d_backward_input`, its backward-input
 is `conv2d_forward`, its backward-weight is `conv2d_backward_weight` with the two arrays exchanged.
+
+The step of a key is an integer; on cuda and cuda-sim it may be an array uint32 [1] of the device instead.
 
 Of windows of at most four taps a device may give argmax as two bits, bytes [N, P, Q, ceil(C/4)]: channel c in the bits
 from 2 (c mod 4) of byte c div 4. `layout.tap_numbers` unpacks it; the way back there, and in the reference, takes both.

@@ -59,14 +59,19 @@ def expect_argmax(argmax, expected: tuple[int, ...]) -> None:
         raise ShapeError(f"argmax must be uint8, the number r S + s of a tap, but is {argmax.dtype}")
 
 
-def check_target(x_shape, target, weight, ignore_index) -> None:
-    """Raise unless `target` [N, H, W] holds integers, each a class of x [N, C, H, W] or the ignored label."""
+def check_target(x_shape, target, weight, ignore_index, values=True) -> None:
+    """Raise unless `target` [N, H, W] holds integers, each a class of x [N, C, H, W] or the ignored label.
+
+    values False: without a look at the labels themselves.
+    """
     expect_rank4("logits", x_shape)
     expect_shape("target", target.shape, (x_shape[0], *x_shape[2:]))
     if target.dtype.kind not in "iu":
         raise ShapeError(f"target must hold integers, but has dtype {target.dtype}")
     if weight is not None:
         expect_shape("weight", weight.shape, (x_shape[1],))
+    if not values:
+        return
     wrong = target >= x_shape[1]
     if target.dtype.kind == "i":
         wrong |= target < 0

@@ -100,6 +100,12 @@ class TrainConfig:
         "(default: float32, or MINIFCN_PRECISION)",
         PRECISIONS,
     )
+    graph: bool | None = _setting(
+        None,
+        "replay steps as one CUDA graph (default: on where --device is cuda and batches have one shape: --crop, or a "
+        "--batch above 1 without --scale; never with --clip-norm, task classify, alexnet's fixed upsampling); cuda-sim "
+        "rehearses it",
+    )
     absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
     evaluate_every: int = _setting(1, "epochs between evaluations")
     save_every: int | None = _setting(None, "also save every so many steps")
@@ -127,6 +133,7 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise TrainingError(f"{name} (={value}) must be at least 1")
         self._check_task()
+        self._check_graph()
         for name, length in (("mean", 3), ("std", 3), ("scale", 2), ("crop", 2)):
             value = getattr(self, name)
             if value is not None and len(value) != length:
@@ -152,6 +159,31 @@ class TrainConfig:
             for one in fields(self):
                 if one.name in ("geometry", "deconv") and getattr(self, one.name) != one.default:
                     raise TrainingError(f"{one.name} (={getattr(self, one.name)!r}) is of FCNs, not of a classifier")
+
+    def _graph_needs(self) -> str | None:
+        """What stands against steps as one graph; None where nothing does."""
+        if self.device not in ("cuda", "cuda-sim"):
+            return f"needs device cuda or cuda-sim, not {self.device!r}"
+        if self.clip_norm is not None:
+            return f"cannot be combined with clip_norm (={self.clip_norm}), which waits for the gradient's norm"
+        if self.task == "classify":
+            return "is not for task 'classify', whose network flattens maps without a kernel"
+        if self.backbone == "alexnet" and self.deconv == "fixed":
+            return "is not for backbone 'alexnet' with deconv 'fixed', which reorders maps without a kernel"
+        return None
+
+    def _check_graph(self) -> None:
+        needs = self._graph_needs()
+        if self.graph and needs:
+            raise TrainingError(f"graph (=True) {needs}: leave it out")
+
+    @property
+    def replays_steps(self) -> bool:
+        """Whether steps are replayed as one graph: `graph`, or its default."""
+        if self.graph is not None:
+            return self.graph
+        one_shape = self.crop is not None or (self.batch > 1 and self.scale is None)
+        return self.device == "cuda" and one_shape and self._graph_needs() is None
 
     def to_toml(self) -> str:
         return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None})

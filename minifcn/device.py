@@ -49,17 +49,18 @@ class Device:
             raise DeviceError(f"device {self.name!r} has no kernel {name!r}; it has {', '.join(self._module.__all__)}")
         return getattr(self._module, name)
 
-    def each(self, name: str, calls: list[tuple[Any, ...]]) -> None:
-        """Run the in-place kernel `name` for every tuple of arguments in `calls`.
+    def each(self, name: str, calls: Callable[[], list[tuple[Any, ...]]]) -> None:
+        """Run the in-place kernel `name` for every tuple of arguments of calls().
 
-        In one launch where the device has such a one; a replacement is called for each.
+        In one launch where the device has such a one; a replacement is called for each. In a graph that one launch
+        has the arrays of the capture, and the numbers that calls() gives before each replay.
         """
         together = {} if self.is_replaced(name) else getattr(self._module, "together", {})
         if name in together:
             together[name](calls)
             return
         kernel = self.kernel(name)
-        for call in calls:
+        for call in calls():
             kernel(*call)
 
     def is_replaced(self, *names: str) -> bool:
@@ -73,6 +74,15 @@ class Device:
     def asarray(self, array: Any) -> Any:
         """`array` as an array of this device, without a copy where it is one already."""
         return self.xp.asarray(array)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b of two arrays of one shape."""
+        return a + b
+
+    def accumulate(self, total: Any, array: Any) -> Any:
+        """total + array, in the memory of `total`."""
+        total += array
+        return total
 
     def constant(self, array: Any) -> Any:
         """The memory of `array` as a new array that cannot be written to: kernels keep what they derive from it."""
@@ -89,10 +99,6 @@ class Device:
     def storage(self, dtype: np.dtype) -> np.dtype:
         """The type in memory of the activations of a network of `dtype`, under the current settings."""
         return dtype
-
-    def sum(self, x: Any, y: Any) -> Any:
-        """x + y, a new array, of arrays of one shape."""
-        return x + y
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
@@ -128,6 +134,14 @@ class CudaDevice(Device):
             return self.xp.asarray(array)
         last = array.transpose(0, 2, 3, 1)  # CuPy copies into C order, or it would have to be told
         return channels_first(self.xp.asarray(last)) if last.flags.c_contiguous else self.xp.asarray(array)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """By a launch, which a graph can hold."""
+        return self.kernel("add_forward")(a, b) if a.dtype == b.dtype else a + b
+
+    def accumulate(self, total: Any, array: Any) -> Any:
+        """total + array: new memory, as no kernel writes to what it reads."""
+        return self.add(total, array)
 
     def constant(self, array: Any) -> Any:
         """On a GPU no array can be made read-only."""
@@ -168,9 +182,6 @@ class CudaDevice(Device):
     def widened(self, x: Any) -> Any:
         """x, bfloat16, as float32."""
         return self._kernels.widened(x)
-
-    def sum(self, x: Any, y: Any) -> Any:
-        return self.kernel("add_forward")(x, y) if self.is_bfloat16(x.dtype) else x + y
 
 
 _KINDS: dict[str, type[Device]] = {"cpu": Device, "reference": Device, "cuda-sim": CudaDevice, "cuda": CudaDevice}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class Optimizer:
         multipliers: dict[str, Multiplier] | None = None,
     ) -> None:
         self.parameters, self.weight_decay, self.multipliers = parameters, weight_decay, multipliers or {}
-        self.steps = 0
+        self.steps, self.lr = 0, 0.0
         self.state = {
             slot: {name: p.place.xp.zeros_like(p.data) for name, p in parameters.items()} for slot in self.slots
         }
@@ -112,14 +113,30 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Update every parameter that has a gradient, at learning rate `lr`. Raises MinifcnError if one is frozen."""
         refuse_frozen({name: p for name, p in self.parameters.items() if p.grad is not None}, "step()")
+        self.advance(lr)
+        self.update()
+
+    def advance(self, lr: float) -> None:
+        """Half of a step: choose the numbers of the rule for the next one."""
+        self.lr = lr
         self.steps += 1
-        calls: dict[Device, list[tuple[Any, ...]]] = {}
+
+    def update(self) -> None:
+        """The other half: the kernel, by the numbers that `advance` chose; in a graph, before each replay."""
+        names: dict[Device, list[str]] = {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                arrays = (parameter.data, parameter.grad.data, *(self.state[slot][name] for slot in self.slots))
-                calls.setdefault(parameter.place, []).append((*arrays, *self._rule(*self.rates(name, lr))))
-        for place, of_place in calls.items():
-            place.each(self.kernel, of_place)
+                names.setdefault(parameter.place, []).append(name)
+        for place, of_place in names.items():
+            place.each(self.kernel, partial(self._calls, of_place))
+
+    def _calls(self, names: list[str]) -> list[tuple[Any, ...]]:
+        """The arguments of `kernel` for each of the parameters `names`."""
+        calls = []
+        for name in names:
+            parameter, state = self.parameters[name], (self.state[slot][name] for slot in self.slots)
+            calls.append((parameter.data, parameter.grad.data, *state, *self._rule(*self.rates(name, self.lr))))
+        return calls
 
     def rates(self, name: str, lr: float) -> tuple[float, float]:
         """(learning rate, weight decay) of the parameter `name` where the common rate is `lr`."""

@@ -224,8 +224,7 @@ class Tensor:
                     continue
                 owned[id(x)] = id(x) in gradients or node.op.owns_gradients
                 if id(x) in gradients:
-                    # never in place: it may be another node's memory
-                    gradients[id(x)] = self.place.sum(gradients[id(x)], dx)
+                    gradients[id(x)] = self.place.add(gradients[id(x)], dx)  # not in place: it may be another's
                 else:
                     gradients[id(x)] = dx
 
@@ -235,7 +234,7 @@ class Tensor:
             gradient = gradient if owned else self.place.xp.array(gradient, copy=True)
             self.grad = Tensor(gradient, device=self.place)
         else:
-            self.grad.data += gradient
+            self.grad.data = self.place.accumulate(self.grad.data, gradient)
 
     # --- arithmetic; the ops are imported late because they are built on this file ---
 

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from .kernels import memory
 from .kernels.settings import settings
 from .metrics import Scores
 from .segmenter import sum_confusion
+from .stepgraph import StepGraph
 from .tasks import TASKS
 from .tensor import Tensor
 from .transfer import Inheritance, inherit, sizes
@@ -95,6 +97,8 @@ class Run:
         self.inheritance: Inheritance | None = None  # what a run that starts took over from `init`
         self.true_counts: np.ndarray | None = None  # pixels of each class in the validation images
         self.class_weights = None if config.class_weights is None else np.array(config.class_weights, config.dtype)
+        self.step_graph: StepGraph | None = None  # of steps over full batches of the shape that came first
+        self._first_shape: set[tuple[int, ...]] | None = None
 
     # --- making one ---
 
@@ -222,27 +226,8 @@ class Run:
 
     def _step(self, batches: list[Batch], log: Any) -> None:
         """One step of the optimiser over the mean gradient of `batches`."""
-        started, standing, config = time.perf_counter(), self.standing, self.config
-        self.network.train()
-        self.network.zero_grad()
-        losses = []
-        for i, batch in enumerate(batches):
-            self.network.at_step(config.seed, standing.step * config.accumulate + i)
-            images = Tensor(batch.images.astype(config.dtype, copy=False), device=self.device)
-            loss = self.task.loss(self.network, images, batch.labels, self.class_weights, config.reduction)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(
-                    f"the loss became {losses[-1]} at step {standing.step + 1} (epoch {standing.epoch + 1}, images "
-                    f"{', '.join(batch.names)}); {self.folder / 'last.safetensors'} keeps the last good weights. "
-                    f"A lower --lr is the usual cure"
-                )
-            loss.backward(np.asarray(1 / len(batches), loss.dtype))
-            del images, loss  # and with them the batch's graph, before the next one's is built
-        if config.clip_norm is not None:  # a limit on the sum, as in Caffe, is one on the mean by their number
-            optim.clip_gradients(self.network.parameters(), config.clip_norm / len(batches))
-        lr = self.schedule(standing.step)
-        self.optimizer.step(lr)
+        started, standing, lr = time.perf_counter(), self.standing, self.schedule(self.standing.step)
+        losses = (self._replay if self._fits_graph(batches) else self._launch)(batches, lr)
         standing.step += 1
         standing.batch += len(batches)
         standing.losses.append(sum(losses) / len(losses))
@@ -260,6 +245,55 @@ class Run:
         except OSError as error:
             raise FileWriteError(f"cannot write {self.folder / 'log.jsonl'}: {error.strerror}") from error
         self.observer.stepped(self, standing.losses[-1], lr)
+
+    def _fits_graph(self, batches: list[Batch]) -> bool:
+        """Whether a step over `batches` is one of the graph's: full ones, of the shape that came first."""
+        config, shapes = self.config, {batch.images.shape for batch in batches}
+        full = len(batches) == config.accumulate and all(shape[0] == config.batch for shape in shapes)
+        if not config.replays_steps or not full or len(shapes) != 1:
+            return False
+        self._first_shape = self._first_shape or shapes
+        return shapes == self._first_shape
+
+    def _replay(self, batches: list[Batch], lr: float) -> list[float]:
+        """The losses of `batches`, in a step as one graph."""
+        config = self.config
+        if self.step_graph is None:
+            loss = partial(self.task.loss, self.network)
+            rule = (self.class_weights, config.reduction, config.seed)
+            self.step_graph = StepGraph(self.network, self.optimizer, loss, *rule)
+        inputs = [self.step_graph.inputs(batch.images, batch.labels) for batch in batches]
+        losses = [self.device.to_host(loss).item() for loss in self.step_graph(inputs, self.standing.step, lr)]
+        for loss, batch in zip(losses, batches, strict=True):
+            self._expect_finite(loss, batch)
+        return losses
+
+    def _launch(self, batches: list[Batch], lr: float) -> list[float]:
+        """The losses of `batches`, in a step kernel by kernel."""
+        standing, config = self.standing, self.config
+        self.network.train()
+        self.network.zero_grad()
+        losses = []
+        for i, batch in enumerate(batches):
+            self.network.at_step(config.seed, standing.step * config.accumulate + i)
+            images = Tensor(batch.images.astype(config.dtype, copy=False), device=self.device)
+            loss = self.task.loss(self.network, images, batch.labels, self.class_weights, config.reduction)
+            losses.append(loss.item())
+            self._expect_finite(losses[-1], batch)
+            loss.backward(np.asarray(1 / len(batches), loss.dtype))
+            del images, loss  # and with them the batch's graph, before the next one's is built
+        if config.clip_norm is not None:  # a limit on the sum, as in Caffe, is one on the mean by their number
+            optim.clip_gradients(self.network.parameters(), config.clip_norm / len(batches))
+        self.optimizer.step(lr)
+        return losses
+
+    def _expect_finite(self, loss: float, batch: Batch) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at step {self.standing.step + 1} (epoch {self.standing.epoch + 1}, images "
+                f"{', '.join(batch.names)}); {self.folder / 'last.safetensors'} keeps the last good weights. "
+                f"A lower --lr is the usual cure"
+            )
 
     def _end_epoch(self) -> None:
         """Evaluate, draw, and note the epoch; keep the weights if they are the best."""

@@ -1,7 +1,7 @@
 // Dropout from Philox4x32-10 (Salmon et al., 2011): the reference's words, so that masks are equal to the bit.
 //
 // Element e takes word e mod 4 of counter (e div 4, step, layer) under the key `seed`: one thread a counter, four elements.
-// Bound by memory.
+// Bound by memory. The step lies in memory and not among the arguments, so that a graph of launches can be replayed.
 
 #include "common.cuh"
 
@@ -24,11 +24,12 @@ struct Philox {
 };
 
 template <typename T>
-__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, unsigned least, Sum<T> factor, unsigned step,
+__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, unsigned least, Sum<T> factor,
+                        const unsigned* __restrict__ step,  // [1]
                         unsigned layer, unsigned key0, unsigned key1, long long count, long long blocks) {
     const long long block = element();
     if (block >= blocks) return;
-    const Philox random((unsigned long long)block, step, layer, key0, key1);
+    const Philox random((unsigned long long)block, *step, layer, key0, key1);
     for (int j = 0; j < 4; j++) {
         const long long i = 4 * block + j;
         if (i < count) y[i] = random.words[j] >= least ? x[i] * factor : (Sum<T>)0;

@@ -10,14 +10,18 @@ Neither converts an argument: CuPy would pass a Python int as 64 bits whatever t
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
 from . import source
+from .graph import CaptureModule, CupyGraph, Graph, SimGraph
 from .parts import GET_CUPY, GET_DRIVER, GET_NVRTC
 from .sim import build
 from .sim.findings import Finding, SanitizerError
@@ -31,10 +35,13 @@ Size = tuple[int, int, int]  # along x, y, z
 
 
 class Executor(Protocol):
-    """`name`: of the device, "cuda" or "cuda-sim"; `xp`: its array module, cupy or numpy."""
+    """`name`: of the device, "cuda" or "cuda-sim"; `xp`: its array module, cupy or numpy, of which a capture allows
+    `empty` alone; `graph`: the one that is being captured.
+    """
 
     name: str
     xp: ModuleType
+    graph: Graph | None
 
     def kernel(self, file: str, expression: str) -> Any:
         """The kernel `expression`, a C++ template-id such as "conv2d_forward<float>", of `file`: a path inside
@@ -46,6 +53,12 @@ class Executor(Protocol):
 
         args: C-contiguous arrays of xp, None for a null pointer, a Table of addresses, and NumPy scalars of the exact
         type. Raises ExecutorError for anything else, by the argument's name.
+        """
+
+    def capture(self) -> AbstractContextManager[Graph]:
+        """Within the block launches run nothing, but become a graph. What they need is compiled, or launched, before.
+
+        Raises ExecutorError where the device cannot capture what happens in it.
         """
 
 
@@ -68,6 +81,7 @@ class SimExecutor:
         self.order = order
         self.seed = seed
         build.compiler()
+        self.graph: SimGraph | None = None
         self._modules: dict[tuple[str, str], Module] = {}
 
     def kernel(self, file: str, expression: str) -> Module:
@@ -77,7 +91,21 @@ class SimExecutor:
         return self._modules[file, expression]
 
     def launch(self, kernel: Module, grid: Size, block: Size, args: tuple[Any, ...], shared: int = 0) -> None:
-        kernel.launch(grid, block, args, shared, self.order, self.seed)
+        launch = functools.partial(kernel.launch, grid, block, args, shared, self.order, self.seed)
+        if self.graph is None:
+            launch()
+        else:
+            self.graph.launches.append(launch)
+
+    @contextmanager
+    def capture(self) -> Iterator[SimGraph]:
+        self.graph = graph = SimGraph()
+        self.xp = CaptureModule(graph)
+        try:
+            yield graph
+        finally:
+            self.graph, self.xp = None, np
+        graph.complete()
 
 
 class CupyExecutor:
@@ -89,6 +117,7 @@ class CupyExecutor:
 
     def __init__(self) -> None:
         self.xp = _cupy()
+        self.graph: CupyGraph | None = None
         self._kernels: dict[tuple[str, str], Any] = {}
 
     def kernel(self, file: str, expression: str) -> Any:
@@ -127,6 +156,26 @@ class CupyExecutor:
         if shared > 48 * 1024:  # more has to be asked for
             kernel.max_dynamic_shared_size_bytes = shared
         kernel(grid, block, tuple(kernel_args), shared_mem=shared)
+
+    @contextmanager
+    def capture(self) -> Iterator[CupyGraph]:
+        self.xp.get_default_memory_pool().free_all_blocks()  # what launched steps have left: the graph has its own
+        self.graph = graph = CupyGraph(self.xp)
+        try:
+            with graph.stream, self.xp.cuda.using_allocator(graph.pool.malloc):
+                graph.stream.begin_capture()
+                try:
+                    yield graph
+                except BaseException:
+                    with suppress(self.xp.cuda.runtime.CUDARuntimeError):  # it may have ended by that very error
+                        graph.stream.end_capture()
+                    raise
+                graph.captured = graph.stream.end_capture()
+        except self.xp.cuda.runtime.CUDARuntimeError as error:
+            raise ExecutorError(f"device 'cuda' cannot capture these launches as a graph: {error}") from error
+        finally:
+            self.graph = None
+        graph.complete()
 
 
 def _cupy() -> ModuleType:

@@ -7,6 +7,7 @@ element, `blocks` one block a piece of work.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,27 @@ def aligned(array: Any) -> Any:
     return array if address(array) % 16 == 0 else array.copy()
 
 
-@functools.lru_cache(maxsize=256)
 def on_device(on: Any, make: Any, *arguments: Any) -> tuple[Any, ...]:
-    """The arrays of the table make(*arguments) in the memory of the device; made once."""
+    """The arrays of the table make(*arguments) in the memory of the device; made once, and once for every graph."""
+    if on.graph is None:
+        return _tables(on, make, *arguments)
+    return tuple(on.graph.constant(array) for array in make(*arguments))
+
+
+@functools.lru_cache(maxsize=256)
+def _tables(on: Any, make: Any, *arguments: Any) -> tuple[Any, ...]:
     return tuple(on.xp.asarray(array) for array in make(*arguments))
+
+
+def full(on: Any, count: int, value: float, dtype: Any) -> Any:
+    """An array of `count` times `value` in the memory of the device, which nobody writes to."""
+    return on_device(on, _full, count, value, np.dtype(dtype))[0]
+
+
+def _full(count: int, value: float, dtype: np.dtype) -> tuple[np.ndarray]:
+    return (np.full(count, value, dtype),)
+
+
+def from_host(on: Any, make: Callable[[], np.ndarray]) -> Any:
+    """The array make() in the memory of the device; in a graph, that of the moment of each replay."""
+    return on.xp.asarray(make()) if on.graph is None else on.graph.made(make)

@@ -29,7 +29,7 @@ from typing import Any
 from .. import checks, geometry
 from ..layout import channels_first, channels_last
 from .conv2d import checked_bias, conv2d_sizes
-from .launch import NAMES, blocks
+from .launch import NAMES, blocks, full
 from .source import ExecutorError
 
 SIZES = ("N", "C", "H", "W", "K", "R", "S", "P", "Q", "groups")
@@ -105,7 +105,7 @@ def load(on: Any, path: str | Path) -> tuple[str, Callable]:
         checks.same_dtype(x=x, weight=w, bias=b)
         geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
         y, bias = on.xp.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype), checked_bias(geo, b)
-        bias = on.xp.zeros(geo.K, x.dtype) if bias is None else bias
+        bias = full(on, geo.K, 0, x.dtype) if bias is None else bias
         launch(geo, x.dtype, channels_last(x), channels_last(w), bias, y)
         return channels_first(y)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import checks, geometry
 from ..layout import channels_first, channels_last, contiguous
 from ..storage import sums_in
-from .cross_entropy import prepared
+from .cross_entropy import check_target, prepared
 from .launch import blocks, each, template
 from .storage import same_storage
 from .upsample import reaches, starts
@@ -25,7 +25,7 @@ def upsample_cross_entropy_forward(on, x, target, weight=None, ignore_index=255,
     same_storage(x=x, of_sums={"weight": weight})
     checks.expect_rank3("target", target.shape)
     window = _window(on, x, factor, padding, offset, target.shape[1:])
-    checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
+    check_target(on, (*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
     losses, (_, C, H, W) = on.xp.empty(target.shape, sums_in(x.dtype)), x.shape
     labels = prepared(on, losses.dtype, C, target, weight, ignore_index)
     arrays = (channels_last(x), *labels, *reaches(*window), losses)
@@ -41,7 +41,7 @@ def upsample_cross_entropy_backward_input(
     same_storage(x=x, of_sums={"dy": dy, "weight": weight})
     checks.expect_rank3("target", target.shape)
     window = _window(on, x, factor, padding, offset, target.shape[1:])
-    checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
+    check_target(on, (*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
     checks.expect_shape("dy", dy.shape, target.shape)
     N, C, H, W = x.shape
     geo = window[1]

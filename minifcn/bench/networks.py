@@ -2,7 +2,8 @@
 
 Before it is timed, with dropout off: logits, loss and every gradient are held against float64. That is PyTorch's in
 float64 where there is a PyTorch, else our own in float64 with exact convolutions. A step is forward, loss, backward and
-SGD with momentum and weight decay, dropout on; an inference is images to class labels, with constant weights.
+SGD with momentum and weight decay, dropout on, on CUDA by choice replayed as one graph; an inference is images to class
+labels, with constant weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..device import get_device, replaced
 from ..errors import MinifcnError
 from ..kernels.settings import settings
 from ..optim import SGD
+from ..stepgraph import StepGraph
 from ..tensor import Tensor, no_grad
 from . import gate, inputs, record
 from .convolutions import Setting
@@ -50,20 +52,33 @@ class OwnNetwork:
         if work.task == "infer":
             self.network.eval().freeze()
         self.optimizer = SGD(dict(self.network.named_parameters()), work.MOMENTUM, work.WEIGHT_DECAY)
-        self.sets = [self._set(inputs.TIMED + number) for number in range(work.sets)] if data else []
+        self.graph = StepGraph(self.network, self.optimizer, self._loss) if work.graph else None
+        prepared = self._set if self.graph is None else lambda number: self.graph.inputs(*self._drawn(number))
+        self.sets = [prepared(inputs.TIMED + number) for number in range(work.sets)] if data else []
         self.steps = 0
 
-    def _set(self, number: int) -> tuple[Tensor, Any]:
+    def _drawn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the host."""
         images = inputs.images(self.work, number)
         pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # channels last, as a picture is read and loaded
-        labels = self.place.asarray(inputs.labels(self.work, number))
-        return Tensor(pixels.transpose(0, 3, 1, 2), device=self.place), labels
+        return pixels.transpose(0, 3, 1, 2), inputs.labels(self.work, number)
+
+    def _set(self, number: int) -> tuple[Tensor, Any]:
+        images, labels = self._drawn(number)
+        return Tensor(images, device=self.place), self.place.asarray(labels)
+
+    def _loss(self, images: Tensor, labels: Any, weight: Any, reduction: str) -> Tensor:
+        return self.network.loss(images, labels, weight, IGNORE, reduction)
 
     def step(self, number: int) -> Tensor:
         """The loss, which nobody has waited for."""
+        if self.graph is not None:
+            (loss,) = self.graph([self.sets[number % len(self.sets)]], self.steps, self.work.LR)
+            self.steps += 1
+            return Tensor(loss, device=self.place)
         images, target = self.sets[number % len(self.sets)]
         self.network.at_step(0, self.steps).zero_grad()
-        loss = self.network.loss(images, target, ignore_index=IGNORE)
+        loss = self._loss(images, target, None, "mean")
         loss.backward()
         self.optimizer.step(self.work.LR)
         self.steps += 1
@@ -88,7 +103,7 @@ class OwnNetwork:
             found = {"logits": self.network(images).numpy()}
         if self.work.task == "step":
             self.network.zero_grad()
-            loss = self.network.loss(images, target, ignore_index=IGNORE)
+            loss = self._loss(images, target, None, "mean")
             loss.backward()
             found["loss"] = np.asarray(loss.numpy())
             found |= {name: parameter.grad.numpy() for name, parameter in self.network.named_parameters()}
@@ -142,7 +157,7 @@ def _compare_labels(labels: np.ndarray, logits: np.ndarray, tolerance: float) ->
 
 def _truth(work: Network, setting: Setting) -> tuple[str, dict[str, np.ndarray]]:
     """(whose, what) in float64."""
-    wide = replace(work, dtype="float64", precision="float32")
+    wide = replace(work, dtype="float64", precision="float32", graph=False)
     if setting.peer:
         return "torch float64", setting.peer.ask("truth", wide, 0)
     with settings.using(convolution="exact", precision="float32"):
@@ -167,7 +182,7 @@ def row(work: Network, setting: Setting, kernels: dict[str, Callable]) -> tuple[
     result = record.row(
         op=work.task, layer=work.name, shape=work.shape, layout="channels_last", dtype=work.dtype,
         precision=work.precision, device=setting.device,
-        kernel=" + ".join([record.OWN, *(function.__name__ for function in kernels.values())]),
+        kernel=" + ".join([record.OWN, *["graph"] * work.graph, *(one.__name__ for one in kernels.values())]),
         algorithm=settings.convolution, cold=True, sets=work.sets,
         params={"size": work.size, "batch": work.batch, "classes": work.classes},
     )  # fmt: skip

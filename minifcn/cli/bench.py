@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(sub, BUDGETS[name])
     for sub in (step, infer):
         sub.add_argument("--no-memory", action="store_true", help="leave out the peak memory of fresh processes")
+    step.add_argument("--graph", action="store_true", help="ours replayed as one graph, on cuda and cuda-sim")
     stored = commands.add_parser("readme", help="rewrite tables between markers from stored records alone")
     stored.add_argument("--from", dest="records", nargs="+", type=Path, required=True, metavar="FILE.json")
     stored.add_argument("--readme", type=Path, default=Path("README.md"), help="with the markers (default: README.md)")
@@ -123,7 +124,10 @@ def _network(arguments: argparse.Namespace) -> Network:
             raise MinifcnError(f"--{name} (={getattr(arguments, name)}) must be at least 1")
     task = arguments.what if arguments.what != "layers" else "step"
     size, about = _size(arguments.size), (arguments.batch, arguments.classes, arguments.dtype)
-    return Network(task, arguments.model, arguments.net, size, *about, precision=settings.precision)
+    graph = arguments.what == "step" and arguments.graph
+    if graph and arguments.device not in (devices.GPU, devices.SIMULATED):
+        raise MinifcnError(f"--graph needs --device {devices.GPU} or {devices.SIMULATED}, not {arguments.device}")
+    return Network(task, arguments.model, arguments.net, size, *about, precision=settings.precision, graph=graph)
 
 
 SHAPES = ("1x64x56x56->64", "4x128x32x32->128", "1x256x28x28->256")

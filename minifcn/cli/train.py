@@ -28,7 +28,7 @@ HELP = "train a fully convolutional network, or a classifier to make one of, or 
 
 def _parser_of(setting: Field) -> dict[str, Any]:
     """How argparse reads one field of the configuration."""
-    if setting.type == "bool":
+    if setting.type.removesuffix(" | None") == "bool":
         return {"action": argparse.BooleanOptionalAction}
     if setting.metadata["choices"]:
         return {"choices": setting.metadata["choices"]}
@@ -90,7 +90,8 @@ class Display(Observer):
             for note in run.inheritance.notes:
                 console.print(f"  {note}", soft_wrap=True)
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
-        console.print(f"{run.folder}: {state} on device {run.config.device}")
+        graph = ", replayed as one graph" if run.config.replays_steps else ""
+        console.print(f"{run.folder}: {state} on device {run.config.device}{graph}")
         examined = self.with_ledger and run.standing.step == 0
         if run.config.device == "cpu" and isinstance(run.network, FCN):
             _print_plan(run, examined)

@@ -93,8 +93,8 @@ class Trunk(Module):
         """fc6 or fc7 and its ReLU: each of K outputs sees a `window` of C channels."""
         raise NotImplementedError
 
-    def at_step(self, seed: int, step: int) -> Trunk:
-        """Choose the dropout masks of training step `step`."""
+    def at_step(self, seed: int, step: Any) -> Trunk:
+        """Choose the dropout masks of training step `step`, an integer, or an array uint32 [1] of a CUDA device."""
         for _, module in self.named_modules():
             if isinstance(module, Dropout):
                 module.clock = (seed, step)

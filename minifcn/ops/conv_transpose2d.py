@@ -48,7 +48,7 @@ from .conv2d import Size
 class ConvTranspose2d(Op):
     """y [N, K, P, Q] of x [N, C, H, W], w [C, K/groups, R, S] and b [K] or None."""
 
-    takes_bfloat16 = True
+    owns_gradients = takes_bfloat16 = True
 
     def __init__(
         self, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, groups: int = 1, dilation: Size = 1

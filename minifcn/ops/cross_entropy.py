@@ -32,6 +32,7 @@ Source
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,35 +61,43 @@ class Labels:
 
     def on(self, device: Device, dtype: Any) -> tuple[Any, Any, int]:
         """(target, weight, ignore_index) as the kernels of `device` take them."""
-        self.target = device.asarray(self.target)
         if self.weight is not None:
-            self.weight = device.asarray(self.weight).astype(dtype, copy=False)
+            self.weight = self.weight.astype(dtype, copy=False)
+        given = (self.target, self.weight)
+        self.target, self.weight = (value if value is None else device.asarray(value) for value in given)
+        on_host = all(value is None or isinstance(value, np.ndarray) for value in given)
+        self._counted = given if on_host else (self.target, self.weight)  # on the host, nobody waits for the device
         self.xp = device.xp
         return self.target, self.weight, self.ignore_index
 
-    def _normaliser(self) -> float:
+    @cached_property
+    def normaliser(self) -> float:
         """What the sum of the pixels' losses is divided by; never 0."""
+        target, weight = self._counted
         if self.reduction == "batch":
-            return max(1, self.target.shape[0])
+            return max(1, target.shape[0])
         if self.reduction == "full":
-            return max(1, self.target.size)
+            return max(1, target.size)
         if self.reduction != "mean":
             return 1
-        valid = self.target != self.ignore_index
-        if self.weight is None:
-            return int(self.xp.count_nonzero(valid)) or 1
-        return float(self.weight[self.target[valid]].sum(dtype=np.float64)) or 1
+        valid = target != self.ignore_index
+        if weight is None:
+            return int(np.count_nonzero(valid)) or 1
+        return float(weight[target[valid]].sum(dtype=np.float64)) or 1
 
     def reduced(self, losses: Any) -> Any:
         """The loss, of the losses of all pixels."""
-        self.normaliser = self._normaliser()
         if self.reduction == "none":
             return losses
         return self.xp.asarray(losses.sum(dtype=np.float64) / self.normaliser, dtype=losses.dtype)
 
+    def share(self, dy: Any) -> Any:
+        """The gradient of one pixel's loss, of the gradient of what `reduced` returned."""
+        return dy / dy.dtype.type(self.normaliser)
+
     def spread(self, dy: Any) -> Any:
         """dl [N, H, W], the gradient of every pixel's loss, of the gradient of what `reduced` returned."""
-        return self.xp.broadcast_to(dy / dy.dtype.type(self.normaliser), self.target.shape)
+        return dy if self.reduction == "none" else self.xp.broadcast_to(self.share(dy), self.target.shape)
 
 
 class CrossEntropy(Op):

@@ -213,7 +213,7 @@ def stored_calls(found: Iterator[Call]) -> Iterator[tuple[str, tuple[Any, ...], 
 class Recorder:
     """An executor that launches nothing and knows what it was asked for."""
 
-    name, xp = "recorder", np
+    name, xp, graph = "recorder", np, None
 
     def __init__(self) -> None:
         self.instances: dict[tuple[str, str], None] = {}  # an ordered set

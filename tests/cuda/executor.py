@@ -27,7 +27,7 @@ class PtxExecutor:
     Raises PtxError and NvrtcError.
     """
 
-    name, xp = "ptx", np
+    name, xp, graph = "ptx", np, None
 
     def __init__(self, together: dict[str, tuple[str, ...]] | None = None, arch: str = nvrtc.ARCHES[0]) -> None:
         self.together, self.arch = together or {}, arch

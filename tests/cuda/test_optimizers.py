@@ -31,6 +31,8 @@ on_simulator = pytest.mark.parametrize("device", on_devices("cuda-sim"))
 class Counting:
     """An executor that counts launches."""
 
+    graph = None
+
     def __init__(self, on):
         self.on, self.xp, self.kernel, self.launches = on, on.xp, on.kernel, 0
 
@@ -62,7 +64,7 @@ def test_one_launch_has_the_bits_of_many(device, kernel, dtype, sizes, seed):
     on = Counting(get_device(device).executor)
     kernels = cuda.Kernels(on)
     together, alone, expected = (calls_of(kernel, sizes, dtype, seed) for _ in range(3))
-    kernels.together[kernel](together)
+    kernels.together[kernel](lambda: together)
     assert on.launches == (sum(sizes) > 0)
     for one, call, wanted in zip(together, alone, expected, strict=True):
         getattr(kernels, kernel)(*call)
@@ -78,7 +80,7 @@ def test_parameters_of_both_dtypes_may_be_updated_together(device):
     kernels = cuda.kernels_of(device)
     mixed = [calls_of("sgd_step", [7, 9], dtype)[i] for i, dtype in enumerate((np.float32, np.float64))]
     expected = [calls_of("sgd_step", [7, 9], dtype)[i] for i, dtype in enumerate((np.float32, np.float64))]
-    kernels.together["sgd_step"](mixed)
+    kernels.together["sgd_step"](lambda: mixed)
     for call, wanted in zip(mixed, expected, strict=True):
         kernels.sgd_step(*wanted)
         np.testing.assert_array_equal(call[0], wanted[0])
@@ -139,7 +141,8 @@ def test_a_read_only_array_of_a_table_is_refused(device):
 @pytest.mark.parametrize("kernel", list(RULES))
 def test_the_sanitizer_finds_nothing(device, kernel):
     kernels = cuda.Kernels(SimExecutor("check", "last"))
-    kernels.together[kernel](calls_of(kernel, [5, 0, CHUNK + 3, 1], np.float32))
+    calls = calls_of(kernel, [5, 0, CHUNK + 3, 1], np.float32)
+    kernels.together[kernel](lambda: calls)
 
 
 FAULTS = {  # what is planted, and what is said of it
@@ -160,5 +163,6 @@ def test_the_sanitizer_knows_the_arrays_of_a_table(device, fault, tmp_path):
     path = tmp_path / "optimizers.cu"
     path.write_text(text.replace(there, planted), "utf-8")
     kernels = cuda.Kernels(Redirected(SimExecutor("check"), "optimizers.cu", str(path)))
+    calls = calls_of("sgd_step", [5, CHUNK + 3, 1], np.float32)
     with pytest.raises(SanitizerError, match=finding):
-        kernels.together["sgd_step"](calls_of("sgd_step", [5, CHUNK + 3, 1], np.float32))
+        kernels.together["sgd_step"](lambda: calls)

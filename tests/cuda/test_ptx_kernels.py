@@ -91,8 +91,8 @@ def test_conversions_of_bfloat16(ptx, simulator):
 def test_parameters_updated_together(ptx, simulator, kernel, dtype):
     """Several rows in one table, one of them longer than a block's chunk."""
     found, expected = (optimizer_calls(kernel, [3, CHUNK + 2, 40], dtype) for _ in range(2))
-    ptx.together[kernel](found)
-    simulator.together[kernel](expected)
+    ptx.together[kernel](lambda: found)
+    simulator.together[kernel](lambda: expected)
     for one, other in zip(found, expected, strict=True):
         arrays = [array for array in one if isinstance(array, np.ndarray)]
         close(arrays, other[: len(arrays)], TOLERANCES[dtype])
