@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from .checks import ShapeError, expect_rank4, expect_shape
 
@@ -30,6 +31,8 @@ Pair = tuple[int, int]
 
 def pair(value: int | tuple[int, int], name: str, least: int = 0) -> Pair:
     """`value` for both axes as (vertical, horizontal), each an integer >= `least`."""
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= least:
+        return value  # as most are: every call of a kernel asks three times
     both = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
     if len(both) != 2:
         raise ShapeError(f"{name} (={value}) must be an integer or a pair of integers")
@@ -204,6 +207,12 @@ def conv2d(x_shape, w_shape, stride=1, padding=0, dilation=1, groups: int = 1) -
         pair(padding, "padding"),
         pair(dilation, "dilation", 1),
     )
+    return _conv2d(tuple(x_shape), tuple(w_shape), stride, padding, dilation, groups)
+
+
+@lru_cache(maxsize=1024)  # the layers of some networks: a kernel may take no longer than this did
+def _conv2d(x_shape, w_shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Conv2dGeometry:
+    """The same of what is a pair already."""
     N, C, H, W = x_shape
     K, channels, R, S = w_shape
     if groups < 1 or C % groups or K % groups:

@@ -7,6 +7,7 @@ array is gone, its buffer waits here for the next array of its size.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
@@ -49,6 +50,11 @@ def _from_system(size: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
+def _address(raw: np.ndarray) -> int:
+    """Where the bytes of `raw` start: five times quicker than NumPy tells."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(raw))
+
+
 class _Buffer:
     """`size` bytes that start on a cache line, at `address`; `asked`: how many of them an array has had."""
 
@@ -56,7 +62,7 @@ class _Buffer:
 
     def __init__(self, size: int) -> None:
         self.raw, self.size, self.asked = _from_system(size + LINE), size, 0
-        start = self.raw.__array_interface__["data"][0]
+        start = _address(self.raw)
         self.address = start + -start % LINE
 
 
@@ -78,11 +84,10 @@ class _Loan:
         self._returned.append(self._buffer)
 
 
-def _small(size: int) -> np.ndarray:
-    """`size` bytes that start on a cache line."""
+def _small(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    """An array of `size` bytes that starts on a cache line."""
     raw = np.empty(size + LINE, np.uint8)
-    start = -raw.__array_interface__["data"][0] % LINE
-    return raw[start : start + size]
+    return np.ndarray(shape, dtype, raw, -_address(raw) % LINE)
 
 
 def _size_class(size: int) -> int:
@@ -105,7 +110,7 @@ class Pool:
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
-            return _small(size).view(dtype).reshape(shape)
+            return _small(shape, dtype, size)
         asked, size = size, _size_class(size)
         with self._lock:
             self._take_back()
@@ -160,11 +165,11 @@ class Pool:
 class _Alias:
     """What another array over the memory of `owner` stands on."""
 
-    __slots__ = ("__array_interface__", "_owner")
+    __slots__ = ("__array_interface__", "owner")
 
     def __init__(self, owner: np.ndarray, read_only: bool) -> None:
         interface = owner.__array_interface__
-        self._owner, self.__array_interface__ = owner, interface | {"data": (interface["data"][0], read_only)}
+        self.owner, self.__array_interface__ = owner, interface | {"data": (interface["data"][0], read_only)}
 
 
 def constant(array: np.ndarray) -> np.ndarray:
@@ -180,7 +185,12 @@ def plain(array: np.ndarray) -> np.ndarray:
 
     For kernels, which write to no input: Numba takes a read-only array for another type, and would compile them again.
     """
-    return array if array.flags.writeable else np.asarray(_Alias(array, read_only=False))
+    if array.flags.writeable:
+        return array
+    alias = array.base
+    if isinstance(alias, _Alias) and alias.owner.flags.writeable:
+        return alias.owner  # what `array` is a constant of
+    return np.asarray(_Alias(array, read_only=False))
 
 
 def padded(count: int, dtype: np.dtype | type) -> int:

@@ -52,6 +52,18 @@ def test_a_copy_is_dense_and_its_own():
     assert not np.shares_memory(copy, source)
 
 
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[1:, ::2], np.s_[0]])
+def test_a_read_only_array_is_lent_as_a_plain_one_of_the_same_memory(part):
+    array = np.arange(12.0).reshape(3, 4).T
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    for read_only in (memory.constant(array)[part], memory.constant(memory.constant(array))[part], frozen[part]):
+        plain = memory.plain(read_only)
+        assert plain.flags.writeable
+        assert not read_only.flags.writeable
+        assert (address(plain), plain.shape, plain.strides) == (address(read_only), read_only.shape, read_only.strides)
+
+
 @pytest.mark.parametrize(("count", "dtype", "expected"), [(0, "f4", 0), (1, "f4", 16), (16, "f4", 16), (17, "f8", 24)])
 def test_padded_counts_fill_whole_lines(count, dtype, expected):
     assert memory.padded(count, dtype) == expected

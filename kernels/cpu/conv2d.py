@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from .. import checks, geometry
+from .. import checks, geometry, memory
 from .constants import derived, forget, is_constant
 from .ladder import DIRECTIONS, RUNGS, choose
 from .layout import channels_first, channels_last
@@ -23,7 +23,7 @@ BIAS_JOBS = 16  # which has this many at most
 
 def _forward(geo, name, x, w, b, relu):
     """(y [N, K, P, Q], mask or None) by the rung `name`."""
-    bias = np.zeros(geo.K, x.dtype) if b is None else np.ascontiguousarray(b)
+    bias = np.zeros(geo.K, x.dtype) if b is None else np.ascontiguousarray(memory.plain(b))
     weights = _weights(geo, name, "forward_weights", w)
     y, mask = RUNGS[name].forward(geo, channels_last(x), weights, bias, relu)
     return channels_first(y), mask
@@ -39,7 +39,7 @@ def _weights(geo, name, function, w):
     # The padding decides which taps a phase of the backward pass has, a small image which phases there are.
     phases = min(geo.H, geo.stride[0]), min(geo.W, geo.stride[1])
     what = (name, function, geo.stride, geo.padding, geo.dilation, geo.groups, phases)
-    return derived(w, what, lambda: getattr(rung, function)(geo, channels_last(w)))
+    return derived(w, what, lambda: getattr(rung, function)(geo, channels_last(memory.plain(w))))
 
 
 def _backward_input(geo, name, dy, mask, w):

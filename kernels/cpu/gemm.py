@@ -146,14 +146,20 @@ def _multiply(
 def _pack_forward(team, tools, w, K, depth, lanes, panels):
     """panels[b, d, j] = w[(b width + j) depth + d]; 0 beyond the last output. One job `lanes` outputs."""
     width = panels.shape[2]
-    flat = panels.reshape(-1)
+    flat, square = panels.reshape(-1), np.zeros(lanes * lanes, w.dtype)  # the last outputs, and zeros
     for job in jobs(team):
         panel, start = divmod(job * lanes, width)
         outputs = max(min(lanes, K - job * lanes), 0)
-        whole = depth // lanes * lanes if outputs == lanes else 0
+        whole = depth // lanes * lanes
         base = panel * depth * width + start
         for d in range(0, whole, lanes):
-            transpose(tools, w, job * lanes * depth + d, depth, flat, base + d * width, width)
+            place = job * lanes * depth + d
+            if outputs == lanes:
+                transpose(tools, w, place, depth, flat, base + d * width, width)
+                continue
+            for j in range(outputs):
+                copy_run(w, place + j * depth, square, j * lanes, lanes)
+            transpose(tools, square, 0, lanes, flat, base + d * width, width)
         for d in range(whole, depth):
             for j in range(lanes):
                 flat[base + d * width + j] = w[(job * lanes + j) * depth + d] if j < outputs else 0

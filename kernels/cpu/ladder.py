@@ -17,6 +17,7 @@ form.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,12 @@ def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
 def choose(geo: Conv2dGeometry, dtype: np.dtype | type) -> str:
     """The rung that a convolution of this geometry takes, in all directions."""
     settings.refuse_others("cpu", CPU_RUNGS, ("float32",))
-    wanted = settings.convolution
+    return _chosen(geo, np.dtype(dtype), settings.convolution)
+
+
+@lru_cache(maxsize=1024)
+def _chosen(geo: Conv2dGeometry, dtype: np.dtype, wanted: str) -> str:
+    """The rung for the setting `wanted`."""
     if wanted in RUNGS:
         return wanted if RUNGS[wanted].supports(geo, dtype) else _exact(geo, dtype)
     winograd = RUNGS["winograd4"]

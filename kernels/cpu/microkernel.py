@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from numba.core import cgutils
@@ -29,6 +30,7 @@ def _block_rows(vectors: int) -> tuple[int, ...]:
     return (*longer, 6, 4, 2, 1)
 
 
+@cache
 def panel_width(columns: int, dtype) -> int:
     """Columns of one panel of b: as many vectors as the registers hold, unless fewer leave none of them empty."""
     lanes = lanes_of(dtype)

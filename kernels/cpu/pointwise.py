@@ -19,7 +19,7 @@ from .threads import JOBS, jobs, member, run, scratch
 from .vectors import lanes_of
 
 PIXELS = 96  # of a job
-SMALL = 1 << 19  # multiplications that one thread does before others could help
+SMALL = 1 << 21  # multiplications that one thread does before others could help much
 OUTPUTS = 24  # output channels of a job of the weight gradient
 SPLIT = 8  # jobs that a small problem is split into, if it has as many panels
 
@@ -39,10 +39,10 @@ forward_weights = gemm.forward_weights
 
 
 @njit(cache=True, nogil=True)
-def _forward(team, tools, x, pixels, C, K, blocks, panels, room, bias, relu, y, mask, mask_row):
+def _forward(team, tools, x, pixels, C, K, blocks, panels, bias, relu, y, mask, mask_row):
     """y [pixels, K] of x [pixels, C]. One job a block of pixels and a panel of output channels."""
-    own = room[member(team)]
     width, flat = panels.shape[2], panels.reshape(-1)
+    own = np.empty(PIXELS * width, x.dtype)
     splits = team[JOBS] // blocks
     unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
     units = (len(panels) + unit - 1) // unit
@@ -57,14 +57,16 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, room, bias, relu, y, 
                     y, first * K + k, K, C, 1, bias, k, relu, mask, 0, first * mask_row + k, mask_row,
                 )  # fmt: skip
                 continue
-            product(
-                tools, last - first, width, x, first * C, C, 1, 0, flat, panel * C * width, width, 0,
-                own, 0, width, C, 1, 0,
-            )  # fmt: skip
-            finish_rows(
-                own, 0, width, bias, k, relu, y, first * K + k, K, mask, first * mask_row + k, mask_row,
-                last - first, min(width, K - k),
-            )  # fmt: skip
+            for row in range(first, last, PIXELS):
+                rows = min(PIXELS, last - row)
+                product(
+                    tools, rows, width, x, row * C, C, 1, 0, flat, panel * C * width, width, 0,
+                    own, 0, width, C, 1, 0,
+                )  # fmt: skip
+                finish_rows(
+                    own, 0, width, bias, k, relu, y, row * K + k, K, mask, row * mask_row + k, mask_row,
+                    rows, min(width, K - k),
+                )  # fmt: skip
 
 
 def forward(geo, x, weights, bias, relu):
@@ -74,13 +76,17 @@ def forward(geo, x, weights, bias, relu):
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
     blocks = _jobs(-(-pixels // PIXELS), geo)
     splits = _jobs(min(len(panels), max(1, SPLIT // max(blocks, 1))), geo)
-    room = scratch(-(-pixels // max(blocks, 1)) * panels.shape[2], x.dtype)
     bits, row, _ = gemm.bits(mask)
     run(
-        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, room, bias,
+        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, bias,
         int(relu), y.reshape(-1), bits, row,
     )  # fmt: skip
     return y, mask
+
+
+def _room(dy, mask, size):
+    """Memory for the threads' masked parts of dy, `size` elements each; where there is no mask, any."""
+    return dy.reshape(1, -1) if mask is None else scratch(size, dy.dtype)
 
 
 def backward_input_weights(geo, w):
@@ -91,7 +97,7 @@ def backward_input_weights(geo, w):
 @njit(cache=True, nogil=True)
 def _backward_input(team, tools, dy, pixels, K, C, width, blocks, w, mask, mask_row, masked, room, dx):
     """dx [pixels, C] of dy [pixels, K]. One job a block of pixels and some panels of input channels."""
-    own = room[member(team)]
+    own = room[member(team)] if masked else room[0]
     splits = team[JOBS] // blocks
     panels = C // width
     for job in jobs(team):
@@ -114,7 +120,7 @@ def backward_input(geo, dy, mask, w):
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     blocks = _jobs(-(-pixels // PIXELS), geo)
     splits = _jobs(min(geo.C // width, max(1, SPLIT // max(blocks, 1))), geo)
-    room = scratch(1 if mask is None else -(-pixels // max(blocks, 1)) * geo.K, dy.dtype)
+    room = _room(dy, mask, -(-pixels // max(blocks, 1)) * geo.K)
     run(
         _backward_input, blocks * splits, tools(dy.dtype), dy.reshape(-1), pixels, geo.K, geo.C, width, blocks,
         w.reshape(-1), *gemm.bits(mask), room, dx.reshape(-1),
@@ -125,20 +131,21 @@ def backward_input(geo, dy, mask, w):
 @njit(cache=True, nogil=True)
 def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, room, dw, db):
     """dw [K, C]; db [K] += the sums of dy. One job a block of output channels and some panels of input channels."""
-    own = room[member(team)]
+    own = room[member(team)] if masked else room[0]
     splits = team[JOBS] // blocks
     panels = C // width
     for job in jobs(team):
         block, split = divmod(job, splits)
         k0, k1 = block * K // blocks, (block + 1) * K // blocks
         count = k1 - k0
-        for i in range(pixels):
-            copy_masked_run(dy, i * K + k0, mask, i * mask_row + k0, masked, own, i * count, count)
+        place, row = (0, count) if masked else (k0, K)
+        for i in range(pixels if masked else 0):
+            copy_masked_run(dy, i * K + k0, mask, i * mask_row + k0, 1, own, i * count, count)
         if split == 0:
-            sum_rows(own, 0, count, pixels, count, db[k0:])
+            sum_rows(own, place, row, pixels, count, db[k0:])
         for panel in range(split * panels // splits, (split + 1) * panels // splits):
             c = panel * width
-            product(tools, count, width, own, 0, 1, count, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
+            product(tools, count, width, own, place, 1, row, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
 
 
 def backward_weight(geo, dy, mask, x):
@@ -150,7 +157,7 @@ def backward_weight(geo, dy, mask, x):
         return dw, db.astype(x.dtype)
     blocks = _jobs(-(-geo.K // OUTPUTS), geo)
     splits = _jobs(min(geo.C // width, max(1, SPLIT // blocks)), geo)
-    room = scratch(pixels * -(-geo.K // blocks), x.dtype)
+    room = _room(dy, mask, pixels * -(-geo.K // blocks))
     run(
         _backward_weight, blocks * splits, tools(x.dtype), dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width,
         blocks, *gemm.bits(mask), room, dw.reshape(-1), db,

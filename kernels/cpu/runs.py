@@ -92,6 +92,6 @@ def sum_rows(block, start, row, rows, count, sums):
         sum_vectors(block, start + k, row, rows, part)
         for lane in range(lanes):
             sums[k + lane] += part[lane]
-    for k in range(whole, count):
-        for i in range(rows):
+    for i in range(rows if whole < count else 0):
+        for k in range(whole, count):
             sums[k] += block[start + k + i * row]

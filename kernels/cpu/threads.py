@@ -185,7 +185,7 @@ def run(kernel: Callable, count: int, *arguments: Any) -> None:
     """
     if count < 1 or memory.rehearsing():
         return
-    arguments = tuple(memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments)
+    arguments = [memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments]
     team = np.zeros(LENGTH, np.int64)
     team[JOBS] = count
     helpers = min(settings.threads, count) - 1

@@ -57,6 +57,7 @@ RUNS = {
     "adam": {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "drop_every": 3},
     "adamw, float64": {"optimizer": "adamw", "lr": 1e-3, "dtype": "float64", "class_weights": WEIGHTS},
     "learned, at once": {"deconv": "learned", "model": "fcn8s-at-once", "reduction": "full"},
+    "bfloat16": {"precision": "bfloat16", "width": 0.25},
     "alexnet": {"backbone": "alexnet", "model": "fcn32s", "deconv": "learned", "width": 0.05, "steps": 6, "lr": 1e-3},
 }
 
