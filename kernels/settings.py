@@ -28,6 +28,15 @@ RUNGS = CPU_RUNGS + CUDA_RUNGS
 PRECISIONS = ("float32", "3xtf32", "tf32", "bfloat16")
 
 
+# The rungs and precisions that each device has.
+KNOWN = {
+    "reference": ((), ("float32",)),
+    "cpu": (CPU_RUNGS, ("float32",)),
+    "cuda-sim": (CUDA_RUNGS, PRECISIONS),
+    "cuda": (CUDA_RUNGS, PRECISIONS),
+}
+
+
 class SettingError(ValueError):
     """A setting that does not exist or is out of range; the message names the value and the rule."""
 
@@ -94,16 +103,15 @@ class Settings:
             raise SettingError(f"precision (={value!r}) must be one of {', '.join(PRECISIONS)}")
         self._precision = value
 
-    def refuse_others(self, device: str, rungs: tuple[str, ...], precisions: tuple[str, ...]) -> None:
+    def refuse_others(self, device: str) -> None:
         """Raise SettingError where a rung or precision is set that `device` does not have: it must not take another."""
+        rungs, precisions = KNOWN[device]
         if self.convolution not in POLICIES + rungs:
-            raise SettingError(
-                f"convolution (={self.convolution!r}) is no rung of device {device!r}, which has {', '.join(rungs)}"
-            )
+            had = ", ".join(rungs) or "none"
+            raise SettingError(f"convolution (={self.convolution!r}) is no rung of device {device!r}, which has {had}")
         if self.precision not in precisions:
-            raise SettingError(
-                f"precision (={self.precision!r}) is not known to device {device!r}, which has {', '.join(precisions)}"
-            )
+            had = ", ".join(precisions)
+            raise SettingError(f"precision (={self.precision!r}) is not known to device {device!r}, which has {had}")
 
     @contextmanager
     def using(self, **settings: Any) -> Iterator[None]:

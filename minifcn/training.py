@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,8 @@ class Run:
         folder = Path(folder)
         self.folder, self.config, self.observer = folder, config, observer or Observer()
         self.device, self.task = get_device(config.device), TASKS[config.task]
+        with self._chosen_settings():
+            settings.refuse_others(config.device)
         self.train_set = open_dataset(config.data, "train", seed=config.seed)
         self.val_set = open_dataset(config.data, "val", seed=config.seed)
         self.task.check(self.train_set, config.data)
@@ -196,8 +199,7 @@ class Run:
 
         Raises TrainingError when the loss is not finite; the last checkpoint is then the last good one.
         """
-        chosen = settings.using(convolution=self.config.convolution, precision=self.config.precision)
-        with chosen, open(self.folder / "log.jsonl", "a") as log:
+        with self._chosen_settings(), open(self.folder / "log.jsonl", "a") as log:
             self.observer.started(self)
             memory.release()  # the observer may have used more than the training will
             memory.reset_peak()
@@ -214,6 +216,9 @@ class Run:
                 if stop():
                     break
         return self.finished
+
+    def _chosen_settings(self) -> AbstractContextManager:
+        return settings.using(convolution=self.config.convolution, precision=self.config.precision)
 
     def _groups(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         """The batches of each step of an epoch."""

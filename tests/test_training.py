@@ -25,6 +25,7 @@ from minifcn.checkpoint import Checkpoint
 from minifcn.configuration import TrainConfig
 from minifcn.device import get_device
 from minifcn.errors import CheckpointError, DataError, DeviceError, FileWriteError, TrainingError
+from minifcn.kernels.settings import SettingError
 from minifcn.kernels.settings import settings as kernel_settings
 from minifcn.segmenter import Segmenter
 from minifcn.training import Run
@@ -345,6 +346,22 @@ def test_images_that_are_all_void_train_nothing_and_break_nothing(tmp_path):
     assert run.train()
     assert [loss for _, loss in logged(tmp_path / "run")] == [0, 0]
     assert all((array == before[name]).all() for name, array in run.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "had"),
+    [
+        ("cpu", {"precision": "tf32"}, "float32"),
+        ("reference", {"precision": "bfloat16"}, "float32"),
+        ("cpu", {"convolution": "tiled"}, "direct"),
+        ("reference", {"convolution": "winograd2"}, "none"),
+    ],
+)
+def test_what_a_device_does_not_have_is_refused_before_anything_is_written(tmp_path, device, setting, had):
+    (value,) = setting.values()
+    with pytest.raises(SettingError, match=f"{value}.* device '{device}', which has {had}"):
+        Run.start(tmp_path / "run", TrainConfig(**TINY | setting, device=device))
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_out_of_range_are_named(tmp_path, trained, capsys):

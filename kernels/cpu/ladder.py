@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Conv2dGeometry
-from ..settings import CPU_RUNGS, settings
+from ..settings import settings
 from . import direct, gemm, pointwise, taps
 from .winograd import Winograd
 
@@ -51,7 +51,7 @@ def _exact(geo: Conv2dGeometry, dtype: np.dtype) -> str:
 
 def choose(geo: Conv2dGeometry, dtype: np.dtype | type) -> str:
     """The rung that a convolution of this geometry takes, in all directions."""
-    settings.refuse_others("cpu", CPU_RUNGS, ("float32",))
+    settings.refuse_others("cpu")
     return _chosen(geo, np.dtype(dtype), settings.convolution)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..geometry import Conv2dGeometry
-from ..settings import CUDA_RUNGS, PRECISIONS, settings
+from ..settings import CUDA_RUNGS, settings
 from ..storage import BFLOAT16
 from .launch import tiles
 
@@ -72,7 +72,7 @@ def supports(name: str, direction: str, geo: Conv2dGeometry, dtype: np.dtype) ->
 
 
 def _name(direction: str, geo: Conv2dGeometry, dtype: np.dtype) -> str:
-    settings.refuse_others("cuda", CUDA_RUNGS, PRECISIONS)
+    settings.refuse_others("cuda")
     wanted = settings.convolution
     if wanted in CUDA_RUNGS and supports(wanted, direction, geo, dtype):
         return wanted
