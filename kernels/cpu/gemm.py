@@ -27,7 +27,7 @@ from numba import njit
 
 from .. import memory
 from .callee import callee
-from .microkernel import finished_product, panel_width, product
+from .microkernel import TALL, finished_product, panel_width, product, tall_product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
@@ -341,46 +341,56 @@ def backward_input(geo, dy, mask, weights):
 @njit(cache=True, nogil=True)
 def _gradients(
     team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares,
-    k_blocks, run_blocks, starts, width, turned, room, dy_size, totals, sums,
+    k_blocks, run_blocks, starts, width, turned, tall, room, dy_size, totals, sums,
 ):  # fmt: skip
     """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
 
     One job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there are
-    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)].
+    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)]. `tall`: and all runs
+    are multiplied in one go, which reads dy once; without a buffer for it, `dy_size` = 0, where it lies.
     """
     own = room[member(team)]
     block, lines = own[:dy_size], own[dy_size:]
     P, Q, u_stride, u_origin, v_stride, v_origin = grid
     units = x_shape[0] * row_blocks
+    at_once, high = (len(runs), runs[-1, 0] + 1) if tall else (1, 1)
     for job in jobs(team):
         part, rest = divmod(job, k_blocks * run_blocks)
         k_part, run_part = divmod(rest, run_blocks)
-        low, high = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
-        row = -(-K // width) * width if turned else high - low
+        low, end = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
+        row = -(-K // width) * width if turned else end - low
         first_unit = part * units // shares
         for unit in range(first_unit, (part + 1) * units // shares):
             n, row_block = divmod(unit, row_blocks)
             first, last = row_block * P // row_blocks, (row_block + 1) * P // row_blocks
-            if row == high - low:
+            outputs, place = block, 0
+            if dy_size == 0:
+                outputs, place = dy, (n * P + first) * Q * K
+            elif row == end - low:
                 _fill_lines(
-                    dy, dy_shape, k0 + low, high - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
+                    dy, dy_shape, k0 + low, end - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
                 )
             else:
                 for i in range((last - first) * Q):
                     pixel = (n * P + first) * Q + i
-                    place, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
-                    copy_masked_run(dy, place, mask, bit, masked, block, i * row, K)
+                    source, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
+                    copy_masked_run(dy, source, mask, bit, masked, block, i * row, K)
                     clear_run(block, i * row + K, row - K)
-            if run_part == 0:
-                sum_rows(block, 0, row, (last - first) * Q, high - low, sums[part, low:])
-            for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks):
+            for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks, at_once):
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
                 columns, wide = (Q - 1) * v_stride + taps, row if turned else -(-taps * C // width) * width
                 _fill_lines(
                     x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du,
-                    (last - first - 1) * u_stride + 1, v_origin + dv, columns, lines,
+                    (last - first - 1) * u_stride + high, v_origin + dv, columns, lines,
                 )  # fmt: skip
                 for j in range(0, wide, width):
+                    if tall:
+                        tall_product(
+                            tools, lines, 0, runs[t, 3] * columns * C, v_stride * C, u_stride * columns * C,
+                            outputs, place + j, row, Q * row,
+                            totals[part], starts[t] + j, row, Q, last - first, int(unit > first_unit),
+                        )  # fmt: skip
+                        continue
                     if turned:
                         product(
                             tools, taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C,
@@ -389,10 +399,12 @@ def _gradients(
                         )  # fmt: skip
                         continue
                     product(
-                        tools, high - low, width, block, 0, 1, high - low, Q * (high - low),
+                        tools, end - low, width, block, 0, 1, end - low, Q * (end - low),
                         lines, j, v_stride * C, u_stride * columns * C,
                         totals[part], starts[t] + low * wide + j, wide, Q, last - first, int(unit > first_unit),
                     )  # fmt: skip
+            if run_part == 0:
+                sum_rows(outputs, place, row, (last - first) * Q, end - low, sums[part, low:])
 
 
 @njit(cache=True, nogil=True)
@@ -427,17 +439,20 @@ def backward_weight(geo, dy, mask, x):
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     longest = int(runs[:, 2].max()) * C
     turned = longest * -(-K // lanes) < K * -(-longest // lanes)  # which of the two leaves fewer lanes empty
-    width = panel_width(K if turned else longest, x.dtype)
+    tall = turned and (len(runs), longest) == TALL and runs[0, 3] > 0
+    width = lanes if tall else panel_width(K if turned else longest, x.dtype)
     across = -(-K // width) * width
     sizes = [int(taps) * C * across if turned else -(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
     starts = np.cumsum([0, *sizes[:-1]])
     columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
-    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1, longest * across)
+    high = int(runs[-1, 0]) + 1 if tall else 1
+    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], high, longest * across)
     row_blocks = -(-geo.P // rows)
     k_blocks, run_blocks = 1 if turned else -(-K // OUTPUTS), len(runs) if depth >= DEEP else 1
     shares = max(1, min(SPLIT // (k_blocks * run_blocks), geo.N * row_blocks))
-    dy_size = memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
-    lines_size = ((rows - 1) * geo.stride[0] + 1) * columns * C + width
+    as_it_lies = tall and mask is None and across == K == geo.K
+    dy_size = 0 if as_it_lies else memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
+    lines_size = ((rows - 1) * geo.stride[0] + high) * columns * C + width
     room = scratch(dy_size + lines_size, x.dtype)
     dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
     db = np.empty(geo.K, x.dtype)
@@ -449,7 +464,7 @@ def backward_weight(geo, dy, mask, x):
         run(
             _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C,
             dy.reshape(-1), dy.shape, g * K, K, *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks,
-            starts, width, int(turned), room, dy_size, totals, sums,
+            starts, width, int(turned), int(tall), room, dy_size, totals, sums,
         )  # fmt: skip
         flat = dw[outputs].reshape(-1)
         run(_add_shares, min(K, SPLIT), totals, runs, starts, C, width, int(turned), flat, K, depth)
