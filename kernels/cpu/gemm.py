@@ -21,13 +21,14 @@ that the sum does not depend on the number of threads.
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
 
 from .. import memory
 from .callee import callee
-from .microkernel import finished_product, panel_width, product
+from .microkernel import TALL, finished_product, panel_width, product, tall_product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
@@ -184,31 +185,36 @@ def _pack_backward(team, w, K, window, C, taps, panels):
 # --- forward, backward input -------------------------------------------------------------------------------
 
 
-def _runs(offsets: np.ndarray) -> np.ndarray:
-    """[.., (du, dv, taps, step)] of taps at `offsets` [T, 2] in row-major order: neighbours in a row are one run.
+@lru_cache(maxsize=1024)  # a small layer may take no longer than this does
+def _runs(rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """(runs, extent) of the taps at all pairs (du, dv) of `rows` and `columns`, in row-major order.
 
-    `step` is the distance in rows of one run to the next if all are alike and evenly spaced, else 0.
+    runs = [.., (du, dv, taps, step)]: neighbours in a row are one run, and `step` is the distance in rows of one run to
+    the next if all are alike and evenly spaced, else 0. extent = (least du, least dv, rows, columns) that they span.
     """
-    runs: list[list[int]] = []
-    for du, dv in offsets.tolist():
-        if runs and runs[-1][0] == du and runs[-1][1] + runs[-1][2] == dv:
-            runs[-1][2] += 1
+    found: list[list[int]] = []
+    for du, dv in itertools.product(rows, columns):
+        if found and found[-1][0] == du and found[-1][1] + found[-1][2] == dv:
+            found[-1][2] += 1
         else:
-            runs.append([du, dv, 1])
-    steps = {later[0] - run[0] for run, later in itertools.pairwise(runs)}
-    alike = len({tuple(run[1:]) for run in runs}) == len(steps) == 1
-    return np.array([[*run, steps.copy().pop() if alike else 0] for run in runs], np.int64).reshape(-1, 4)
+            found.append([du, dv, 1])
+    steps = {later[0] - run[0] for run, later in itertools.pairwise(found)}
+    alike = len({tuple(run[1:]) for run in found}) == len(steps) == 1
+    runs = np.array([[*run, steps.copy().pop() if alike else 0] for run in found], np.int64)
+    runs.flags.writeable = False  # all calls share it
+    du, dv = min(rows), min(columns)
+    return runs, (du, dv, max(rows) - du + 1, max(columns) - dv + 1)
+
+
+def _taps(geo) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The rows and columns of a window's taps, in pixels from its first."""
+    rows, columns = (range(0, size * step, step) for size, step in zip((geo.R, geo.S), geo.dilation, strict=True))
+    return tuple(rows), tuple(columns)
 
 
 def supports(geo, dtype) -> bool:
     """Everything."""
     return True
-
-
-def _extent(runs: np.ndarray) -> tuple[int, int, int, int]:
-    """(least du, least dv, rows, columns) that the runs of one pixel span."""
-    du, dv = int(runs[:, 0].min()), int(runs[:, 1].min())
-    return du, dv, int(runs[:, 0].max()) - du + 1, int((runs[:, 1] + runs[:, 2]).max()) - dv
 
 
 def _rows_of_a_job(Q: int, columns: int, C: int, u_stride: int, high: int, panel: int) -> int:
@@ -222,10 +228,9 @@ def bits(mask: np.ndarray | None) -> tuple[np.ndarray, int, int]:
     return (NO_MASK, 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
 
 
-def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, bias, relu, out, k0, place, out_mask):
+def _multiply_patches(source, c0, inputs, mask, panels, outputs, taps, grid, bias, relu, out, k0, place, out_mask):
     """One group and one phase: all output pixels of `grid`."""
-    runs = _runs(offsets)
-    extent, N = _extent(runs), source.shape[0]
+    (runs, extent), N = _runs(*taps), source.shape[0]
     rows, Q, u_stride, _, v_stride, _ = grid
     columns = (Q - 1) * v_stride + extent[3]
     row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2], panels[0].size))
@@ -242,11 +247,6 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, offsets, grid, 
         *bits(mask), runs, grid, extent, row_blocks, splits, panels, room, lines_size, bias, int(relu),
         out.reshape(-1), out.shape, k0, outputs, place, out_bits, out_mask_row,
     )  # fmt: skip
-
-
-def _tap_grid(rows: list[int], columns: list[int]) -> np.ndarray:
-    """All pairs [T, 2] of a row and a column, in row-major order."""
-    return np.array([(r, s) for r in rows for s in columns], np.int64).reshape(-1, 2)
 
 
 def forward_weights(geo, w):
@@ -267,7 +267,7 @@ def forward(geo, x, weights, bias, relu):
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
     C, K = geo.C // geo.groups, geo.K // geo.groups
-    taps = _tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation
+    taps = _taps(geo)
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     for g in range(geo.groups):
         _multiply_patches(
@@ -330,7 +330,7 @@ def backward_input(geo, dy, mask, weights):
         grid, place = (rows, columns, 1, u0, 1, v0), (geo.stride[0], h0, geo.stride[1], w0)
         for g in range(geo.groups):
             _multiply_patches(
-                dy, g * K, K, mask, panels[g], C, _tap_grid(du, dv), grid, no_bias, False, dx, g * C, place, None
+                dy, g * K, K, mask, panels[g], C, (tuple(du), tuple(dv)), grid, no_bias, False, dx, g * C, place, None
             )
     return dx
 
@@ -341,46 +341,56 @@ def backward_input(geo, dy, mask, weights):
 @njit(cache=True, nogil=True)
 def _gradients(
     team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares,
-    k_blocks, run_blocks, starts, width, turned, room, dy_size, totals, sums,
+    k_blocks, run_blocks, starts, width, turned, tall, room, dy_size, totals, sums,
 ):  # fmt: skip
     """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
 
     One job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there are
-    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)].
+    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)]. `tall`: and all runs
+    are multiplied in one go, which reads dy once; without a buffer for it, `dy_size` = 0, where it lies.
     """
     own = room[member(team)]
     block, lines = own[:dy_size], own[dy_size:]
     P, Q, u_stride, u_origin, v_stride, v_origin = grid
     units = x_shape[0] * row_blocks
+    at_once, high = (len(runs), runs[-1, 0] + 1) if tall else (1, 1)
     for job in jobs(team):
         part, rest = divmod(job, k_blocks * run_blocks)
         k_part, run_part = divmod(rest, run_blocks)
-        low, high = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
-        row = -(-K // width) * width if turned else high - low
+        low, end = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
+        row = -(-K // width) * width if turned else end - low
         first_unit = part * units // shares
         for unit in range(first_unit, (part + 1) * units // shares):
             n, row_block = divmod(unit, row_blocks)
             first, last = row_block * P // row_blocks, (row_block + 1) * P // row_blocks
-            if row == high - low:
+            outputs, place = block, 0
+            if dy_size == 0:
+                outputs, place = dy, (n * P + first) * Q * K
+            elif row == end - low:
                 _fill_lines(
-                    dy, dy_shape, k0 + low, high - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
+                    dy, dy_shape, k0 + low, end - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
                 )
             else:
                 for i in range((last - first) * Q):
                     pixel = (n * P + first) * Q + i
-                    place, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
-                    copy_masked_run(dy, place, mask, bit, masked, block, i * row, K)
+                    source, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
+                    copy_masked_run(dy, source, mask, bit, masked, block, i * row, K)
                     clear_run(block, i * row + K, row - K)
-            if run_part == 0:
-                sum_rows(block, 0, row, (last - first) * Q, high - low, sums[part, low:])
-            for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks):
+            for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks, at_once):
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
                 columns, wide = (Q - 1) * v_stride + taps, row if turned else -(-taps * C // width) * width
                 _fill_lines(
                     x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du,
-                    (last - first - 1) * u_stride + 1, v_origin + dv, columns, lines,
+                    (last - first - 1) * u_stride + high, v_origin + dv, columns, lines,
                 )  # fmt: skip
                 for j in range(0, wide, width):
+                    if tall:
+                        tall_product(
+                            tools, lines, 0, runs[t, 3] * columns * C, v_stride * C, u_stride * columns * C,
+                            outputs, place + j, row, Q * row,
+                            totals[part], starts[t] + j, row, Q, last - first, int(unit > first_unit),
+                        )  # fmt: skip
+                        continue
                     if turned:
                         product(
                             tools, taps * C, width, lines, 0, 1, v_stride * C, u_stride * columns * C,
@@ -389,10 +399,12 @@ def _gradients(
                         )  # fmt: skip
                         continue
                     product(
-                        tools, high - low, width, block, 0, 1, high - low, Q * (high - low),
+                        tools, end - low, width, block, 0, 1, end - low, Q * (end - low),
                         lines, j, v_stride * C, u_stride * columns * C,
                         totals[part], starts[t] + low * wide + j, wide, Q, last - first, int(unit > first_unit),
                     )  # fmt: skip
+            if run_part == 0:
+                sum_rows(outputs, place, row, (last - first) * Q, end - low, sums[part, low:])
 
 
 @njit(cache=True, nogil=True)
@@ -423,21 +435,24 @@ def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     C, K, lanes = geo.C // geo.groups, geo.K // geo.groups, lanes_of(x.dtype)
     depth = geo.R * geo.S * C
-    runs = _runs(_tap_grid(list(range(geo.R)), list(range(geo.S))) * geo.dilation)
+    runs, extent = _runs(*_taps(geo))
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     longest = int(runs[:, 2].max()) * C
     turned = longest * -(-K // lanes) < K * -(-longest // lanes)  # which of the two leaves fewer lanes empty
-    width = panel_width(K if turned else longest, x.dtype)
+    tall = turned and (len(runs), longest) == TALL and runs[0, 3] > 0
+    width = lanes if tall else panel_width(K if turned else longest, x.dtype)
     across = -(-K // width) * width
     sizes = [int(taps) * C * across if turned else -(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
     starts = np.cumsum([0, *sizes[:-1]])
     columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
-    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], 1, longest * across)
+    high = extent[2] if tall else 1
+    rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], high, longest * across)
     row_blocks = -(-geo.P // rows)
     k_blocks, run_blocks = 1 if turned else -(-K // OUTPUTS), len(runs) if depth >= DEEP else 1
     shares = max(1, min(SPLIT // (k_blocks * run_blocks), geo.N * row_blocks))
-    dy_size = memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
-    lines_size = ((rows - 1) * geo.stride[0] + 1) * columns * C + width
+    as_it_lies = tall and mask is None and across == K == geo.K
+    dy_size = 0 if as_it_lies else memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
+    lines_size = ((rows - 1) * geo.stride[0] + high) * columns * C + width
     room = scratch(dy_size + lines_size, x.dtype)
     dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
     db = np.empty(geo.K, x.dtype)
@@ -449,7 +464,7 @@ def backward_weight(geo, dy, mask, x):
         run(
             _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C,
             dy.reshape(-1), dy.shape, g * K, K, *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks,
-            starts, width, int(turned), room, dy_size, totals, sums,
+            starts, width, int(turned), int(tall), room, dy_size, totals, sums,
         )  # fmt: skip
         flat = dw[outputs].reshape(-1)
         run(_add_shares, min(K, SPLIT), totals, runs, starts, C, width, int(turned), flat, K, depth)

@@ -6,7 +6,8 @@ Each step of d loads one row of b as vectors, broadcasts one element of each row
 accumulators that never leave their registers (Goto and van de Geijn, 2008, "Anatomy of high-performance matrix
 multiplication"). Nothing is packed: a and b are read where they lie, at any distance between rows and between steps.
 LLVM would not keep a loop's accumulators in registers by itself, so the loop is written as LLVM IR, the form that Numba
-compiles to. 32 registers hold 6 rows x 4 vectors of accumulators, 16 hold 6 x 2; shorter blocks end the rows.
+compiles to. 32 registers hold 6 rows x 4 vectors of accumulators, 16 hold 6 x 2; shorter blocks end the rows. Where b
+is long and has to be read from memory, `tall_product` reads it once: 27 rows x 1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from numba.core import cgutils
 from .outline import code, outlined
 from .vectors import REGISTERS, VECTORS, Vectors, lanes_of
 
+TALL = (3, 9)  # lines, and neighbours in each, of a tall block: a filter's 3 x 3 taps of an image's 3 colours
+AT_ONCE = TALL[0] if REGISTERS == 32 else 1  # lines whose sums the registers hold
+AHEAD = 24  # steps from a prefetch to its use: some 600 cycles
 STORE, ADD, STREAM = 0, 1, 2  # what becomes of a block's sums; STREAM past the caches, to whole cache lines
 
 
@@ -69,22 +73,27 @@ class _Loop:
         self.builder.position_at_end(after)
 
 
-def _emit_block(v: Vectors, rows: int, vectors: int, a, b, steps: dict[str, Any], depth, runs) -> list[Any]:
+def _emit_block(
+    v: Vectors, column: Callable, rows: int, vectors: int, a, b, steps: dict[str, Any], depth, runs, ahead: int = 0
+) -> list[Any]:
     """The sums of one block, row by row: `rows` x `vectors` vectors.
 
-    a, b point to its first elements, `steps` are distances of rows, steps and runs.
+    a, b point to its first elements, column(a) to those of all rows; `steps` are distances of steps and runs. `ahead`:
+    so many steps before b is loaded it is prefetched, with vectors = 1.
     """
     builder, number = v.builder, v.index
-    places = [(i, j) for i in range(rows) for j in range(vectors)]
-    a_rows = [builder.mul(number(i), steps["a_row"]) for i in range(rows)]
-    run = _Loop(builder, runs, [a, b, *([v.zero] * len(places))])
+    run = _Loop(builder, runs, [a, b, *([v.zero] * (rows * vectors))])
     run_a, run_b, *run_sums = run.values
     step = _Loop(builder, depth, [run_a, run_b, *run_sums])
     here_a, here_b, *sums = step.values
     b_row = [v.load(here_b, number(j * v.lanes)) for j in range(vectors)]
+    if ahead:
+        later = builder.gep(here_b, [builder.mul(number(ahead), steps["b_depth"])])
+        for element in (0, v.lanes - 1):  # a vector may lie in two cache lines
+            v.prefetch(builder.gep(later, [number(element)]))
     new = []
-    for i in range(rows):
-        factor = v.broadcast(builder.load(builder.gep(here_a, [a_rows[i]])))
+    for i, element in enumerate(column(here_a)):
+        factor = v.broadcast(builder.load(element))
         new += [v.multiply_add(factor, b_row[j], sums[i * vectors + j]) for j in range(vectors)]
     step.end([builder.gep(here_a, [steps["a_depth"]]), builder.gep(here_b, [steps["b_depth"]]), *new])
     run.end([builder.gep(run_a, [steps["a_run"]]), builder.gep(run_b, [steps["b_run"]]), *new])
@@ -123,7 +132,12 @@ def _emit_panel(v: Vectors, vectors: int, rows, a, b, steps: dict[str, Any], dep
         builder.cbranch(builder.icmp_signed(">=", builder.sub(rows, row), v.index(size)), body, after)
         builder.position_at_end(body)
         a_here = builder.gep(a, [builder.mul(row, steps["a_row"])])
-        store(row, size, _emit_block(v, size, vectors, a_here, b, steps, depth, runs))
+        offsets = [builder.mul(v.index(i), steps["a_row"]) for i in range(size)]
+
+        def column(a, offsets=offsets):
+            return [builder.gep(a, [offset]) for offset in offsets]
+
+        store(row, size, _emit_block(v, column, size, vectors, a_here, b, steps, depth, runs))
         builder.store(builder.add(row, v.index(size)), done)
         builder.branch(head)
         builder.position_at_end(after)
@@ -176,6 +190,39 @@ def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row,
 # b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at
 # most VECTORS; depth and runs are at least 1.
 product = outlined(_product, "nnannnannannnn")
+
+
+def _emit_tall(v, a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
+    """The code of `tall_product`."""
+    builder, (lines, neighbours) = v.builder, TALL
+    steps = {"a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
+    distances = [builder.mul(v.index(line), a_line) for line in range(AT_ONCE)]
+
+    def column(a):
+        starts = [builder.gep(a, [distance]) for distance in distances]
+        return [builder.gep(start, [v.index(i)]) for start in starts for i in range(neighbours)]
+
+    for line in range(0, lines, AT_ONCE):
+        rows, a_here = AT_ONCE * neighbours, builder.gep(a, [builder.mul(v.index(line), a_line)])
+        sums = _emit_block(v, column, rows, 1, a_here, b, steps, depth, runs, AHEAD)
+        c_here = builder.gep(c, [builder.mul(v.index(line * neighbours), c_row)])
+        _emit_store(v, rows, 1, sums, c_here, c_row, mode)
+
+
+_tall_code = code(_emit_tall)
+
+
+def _tall(a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode):
+    """The C function behind `tall_product`."""
+    _tall_code(a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode)
+
+
+# tall_product(tools, a, a_start, a_line, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row,
+#              depth, runs, mode)
+#
+# The same product (`mode` STORE or ADD) one vector wide, of 3 x 9 rows: row (line, i) of a starts at a_start + line
+# a_line + i. So much is done with each vector of b that it may come straight from memory.
+tall_product = outlined(_tall, "annnannannnn")
 
 
 def _emit_finished(

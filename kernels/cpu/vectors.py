@@ -83,6 +83,14 @@ class Vectors:
         store = self.builder.store(value, self._vector_at(pointer, offset), align=VECTOR_BYTES)
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(self.int32, 1)]))
 
+    def prefetch(self, pointer) -> None:
+        """Ask for the cache line at `pointer`, which may lie outside of any array."""
+        byte = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.VoidType(), [byte, self.int32, self.int32, self.int32])
+        prefetch = cgutils.get_or_insert_function(self.builder.module, function, "llvm.prefetch.p0i8")
+        read, keep, data = (ir.Constant(self.int32, value) for value in (0, 3, 1))
+        self.builder.call(prefetch, [self.builder.bitcast(pointer, byte), read, keep, data])
+
     def broadcast(self, scalar):
         """`scalar` in every lane."""
         one = self.builder.insert_element(self.undefined, scalar, ir.Constant(self.int32, 0))
