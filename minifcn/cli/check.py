@@ -26,7 +26,12 @@ NETWORK_EXAMPLES = 2  # one a geometry
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ops", metavar="OP", nargs="*", help=f"what to check: {', '.join((*OPS, *NETWORKS))}")
-    parser.add_argument("--all", action="store_true", help="check every op and network (the default without OP)")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="check every op and network (the default without OP; with --sanitize that is every op: networks take "
+        "it many minutes)",
+    )
     parser.add_argument(
         "--device",
         action="append",
@@ -109,7 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise MinifcnError(f"{', '.join(unknown)}: not known; known are {', '.join((*OPS, *NETWORKS))}")
     names = arguments.ops
     if not names or arguments.all:
-        names = [op for kernel in kernels for op in ops_using(kernel)] or [*OPS, *NETWORKS]
+        networks = () if arguments.sanitize and not arguments.all else NETWORKS
+        names = [op for kernel in kernels for op in ops_using(kernel)] or [*OPS, *networks]
     started, reports = time.perf_counter(), []
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("op", "device", "dtype", "cases", "worst error of its tolerance", "verdict"):

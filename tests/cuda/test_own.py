@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from minifcn import cli
+from minifcn.cli import check
 from minifcn.device import load_kernel
 from minifcn.errors import DeviceError
+from minifcn.gradcheck.cases import OPS
+from minifcn.gradcheck.networks import NETWORKS
+from minifcn.gradcheck.report import Report
 from minifcn.kernels import geometry, reference
 from minifcn.kernels.cuda import own
 from minifcn.kernels.cuda.source import ExecutorError
@@ -89,6 +93,19 @@ def test_it_is_proven_as_all_kernels_are(device, tmp_path, capsys):
     assert "all 1 passed" in capsys.readouterr().out
     wrong = EXAMPLE.read_text("utf-8").replace("sum[j] + bias[k0 + j]", "sum[j]")
     assert cli.main([*options, written(tmp_path, wrong)]) == 1
+
+
+@on_cuda
+def test_the_sanitizer_checks_every_op_and_a_network_where_asked(device, monkeypatch):
+    asked = []
+    report = Report("op", device, "float64")
+    monkeypatch.setattr(check, "check_op", lambda name, *_: asked.append(name) or report)
+    monkeypatch.setattr(check, "check_network", lambda name, *_: asked.append(name) or report)
+    options = ["check", "--device", device, "--sanitize", "--dtype", "float64"]
+    for extra, expected in (([], [*OPS]), (["--all"], [*OPS, *NETWORKS]), (["fcn8s"], ["fcn8s"])):
+        assert cli.main(options + extra) == 0
+        assert asked == expected
+        asked.clear()
 
 
 @on_cuda
