@@ -52,6 +52,33 @@ def test_every_job_is_done_once_by_a_member_of_the_team(count, number):
             assert members.max() < min(number, count)
 
 
+@njit(nogil=True)
+def follow(team, log, seen):
+    for job in jobs(team, 0):
+        log[0, job] = job + 1
+    for job in jobs(team, 1):
+        seen[0, job] = log[0].sum()
+        log[1, job] = 1
+    for job in jobs(team, 2):
+        first, last = share(team, job, 100, 2)
+        seen[1, job] = log[1].sum() + 1000 * (last - first)
+
+
+@pytest.mark.parametrize("counts", [(5, 3), (40, 1, 7), (0, 4, 2), (6, 0, 10)])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_phase_begins_when_all_jobs_of_the_earlier_ones_are_done(counts, number):
+    first, second, third = (*counts, 0)[:3]
+    for _ in range(50):
+        log, seen = np.zeros((2, 64), np.int64), np.zeros((2, 64), np.int64)
+        with settings.using(threads=number):
+            run(follow, counts, log, seen)
+        assert (seen[0, :second] == first * (first + 1) // 2).all()
+        assert log[1].sum() == second
+        done, sizes = seen[1, :third] % 1000, seen[1, :third] // 1000
+        assert (done == second).all()
+        assert sizes.sum() == (100 if third else 0)
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_jobs_no_call(count):
     run(None, count)

@@ -4,6 +4,9 @@ A kernel is compiled code that takes a `team` first and works on `for job in job
 and its helpers call it at once; each takes the next job until there is none left. Jobs write disjoint parts of the
 output, and their number depends on the problem alone, so the result does not depend on who did what.
 
+A kernel may have several phases, `for job in jobs(team, phase)`, whose jobs need all those of the phases before: one
+launch, which costs some 30 us, where there would be several.
+
 The caller waits for jobs, not for threads: a helper that is late, because its core is busy elsewhere, costs nothing
 but its help. OpenMP's loops end at a barrier of all threads instead, and were measured to wait a whole 8 ms slice of
 the scheduler there beside a third busy thread. They also take Numba several times longer to compile.
@@ -16,6 +19,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +31,11 @@ from numba.extending import intrinsic
 from .. import memory
 from ..settings import settings
 
-# A team is an int64 array; each of its counters has a cache line of its own.
-NEXT, DONE, MEMBERS, JOBS, LENGTH = 0, 8, 16, 24, 32
+# A team is an int64 array; each of its counters has a cache line of its own, NEXT one for each phase. JOBS are the
+# numbers of jobs of the phases, BEFORE those of all earlier ones together: of all phases, in the last place.
+PHASES, LINE = 3, 8
+NEXT = 0
+DONE, MEMBERS, JOBS, BEFORE, LENGTH = (LINE * (PHASES + i) for i in range(5))
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
 # Elements that are worth a job of their own in a kernel bound by memory: handing one over costs about 10 us.
 GRAIN = 1 << 15
@@ -76,26 +83,29 @@ def member(team):
 
 
 @njit(nogil=True)  # Numba cannot use a generator that it finds in its cache
-def jobs(team):
-    """The numbers of the jobs that fall to the calling thread, one by one."""
-    job = _fetch_add(team, NEXT, 1)
-    while job < team[JOBS]:
+def jobs(team, phase=0):
+    """The numbers of the phase's jobs that fall to the calling thread, one by one, once all earlier phases are done."""
+    while _load(team, DONE) < team[BEFORE + phase]:
+        _pause()
+    job = _fetch_add(team, NEXT + LINE * phase, 1)
+    while job < team[JOBS + phase]:
         yield job
         _fetch_add(team, DONE, 1)
-        job = _fetch_add(team, NEXT, 1)
+        job = _fetch_add(team, NEXT + LINE * phase, 1)
 
 
 @njit(cache=True, nogil=True)
-def share(team, job, total):
+def share(team, job, total, phase=0):
     """(first, last + 1) of the elements 0 .. total - 1 that are this job's: even parts."""
-    return job * total // team[JOBS], (job + 1) * total // team[JOBS]
+    count = team[JOBS + phase]
+    return job * total // count, (job + 1) * total // count
 
 
 @njit(cache=True, nogil=True)
 def _all_done(team, spins):
     """Whether all jobs are done, waiting a little for the last one."""
     for _ in range(spins):
-        if _load(team, DONE) >= team[JOBS]:
+        if _load(team, DONE) >= team[BEFORE + PHASES]:
             return True
         _pause()
     return False
@@ -177,28 +187,38 @@ def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
     return memory.empty((settings.threads, memory.padded(size, dtype)), dtype)
 
 
-def run(kernel: Callable, count: int, *arguments: Any) -> None:
-    """kernel(team, *arguments) on all threads, for `count` jobs; returns when all jobs are done.
+@lru_cache(maxsize=1024)
+def _team(counts: tuple[int, ...]) -> np.ndarray:
+    """The team of a call before it begins."""
+    team = np.zeros(LENGTH, np.int64)
+    team[JOBS : JOBS + len(counts)] = counts
+    team[BEFORE : BEFORE + PHASES + 1] = [sum(counts[:phase]) for phase in range(PHASES + 1)]
+    return team
+
+
+def run(kernel: Callable, count: int | tuple[int, ...], *arguments: Any) -> None:
+    """kernel(team, *arguments) on all threads, for `count` jobs, or so many of each phase; returns when all are done.
 
     No more than `settings.threads` threads enter the kernel: `member` is below that number. In a rehearsal of memory
     none does.
     """
-    if count < 1 or memory.rehearsing():
+    counts = count if isinstance(count, tuple) else (count,)
+    total = sum(counts)
+    if total < 1 or memory.rehearsing():
         return
     arguments = [memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments]
-    team = np.zeros(LENGTH, np.int64)
-    team[JOBS] = count
-    helpers = min(settings.threads, count) - 1
+    team = _team(counts).copy()
+    helpers = min(settings.threads, max(counts)) - 1
     if helpers < 1:
         kernel(team, *arguments)
         return
     left: queue.SimpleQueue = queue.SimpleQueue()
     _pool.ask(helpers, (kernel, team, arguments, left))
     kernel(team, *arguments)
-    if not _all_done(team, SPINS) and team[DONE] < count:
+    if not _all_done(team, SPINS) and team[DONE] < total:
         failures = []
         for _ in range(helpers):
             failures.append(left.get())
-            if team[DONE] >= count:
+            if team[DONE] >= total:
                 return
-        raise RuntimeError(f"{kernel.__name__}: {count - team[DONE]} of {count} jobs were not done") from failures[-1]
+        raise RuntimeError(f"{kernel.__name__}: {total - team[DONE]} of {total} jobs were not done") from failures[-1]

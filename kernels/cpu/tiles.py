@@ -8,6 +8,7 @@ IR inside an intrinsic: code that Python writes as text could not be kept in Num
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -44,7 +45,12 @@ def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[
 
 
 def _apply(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> list[Any]:
-    """The rows of matrix times the vectors d. What the points p and -p have in common is computed once."""
+    """The rows of matrix times the vectors d. What the points p and -p have in common is computed once.
+
+    Vectors that no row needs may be None.
+    """
+    used = [j for j in range(len(d)) if any(row[j] for row in matrix)]
+    matrix, d = [[row[j] for j in used] for row in matrix], [d[j] for j in used]
     rows, terms = _paired_columns(v, matrix, d)
     if len(terms) == len(d) and terms != d:
         return [v.combination(row, terms) for row in rows]
@@ -65,90 +71,166 @@ def _apply(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> list[Any]:
     return results
 
 
-def _two_sided(v: Vectors, matrix: winograd.Matrix, grid: list[list[Any]]) -> list[list[Any]]:
-    """matrix grid matrix^T."""
-    columns = [_apply(v, matrix, list(column)) for column in zip(*grid, strict=True)]
-    return [_apply(v, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+def _groups(matrix: winograd.Matrix) -> list[list[int]]:
+    """The numbers of the rows, those together that have terms in common (`_apply`)."""
+    columns = [[abs(factor) for factor in column] for column in zip(*matrix, strict=True)]
+    pairs = [(i, j) for i, j in itertools.combinations(range(len(columns)), 2) if columns[i] == columns[j]]
+    groups: dict[tuple, list[int]] = {}
+    for number, row in enumerate(matrix):
+        alike = tuple(row[i] == row[j] for i, j in pairs) if pairs else tuple(map(abs, row))
+        groups.setdefault(alike, []).append(number)
+    return list(groups.values())
 
 
-def _offsets(v: Vectors, size: int, row, column) -> list[list[Any]]:
-    """The distance of each element of a size x size grid from its first one."""
-    rows = [v.builder.mul(v.index(i), row) for i in range(size)]
-    columns = [v.builder.mul(v.index(j), column) for j in range(size)]
-    return [[v.builder.add(r, c) for c in columns] for r in rows]
+def _two_sided(v: Vectors, matrix: winograd.Matrix, load: Callable, store: Callable) -> None:
+    """matrix d matrix^T: load(i, j) reads an element of d, store(i, j, value) takes one of the result.
+
+    A few rows at a time, so that all vectors stay in registers: reading an element again takes less time than a detour
+    of an intermediate one through memory.
+    """
+    size = len(matrix[0])
+    for group in _groups(matrix):
+        rows = [matrix[i] for i in group]
+        needed = [any(row[i] for row in rows) for i in range(size)]
+        columns = [_apply(v, rows, [load(i, j) if needed[i] else None for i in range(size)]) for j in range(size)]
+        for i, values in zip(group, zip(*columns, strict=True), strict=True):
+            for j, value in enumerate(_apply(v, matrix, list(values))):
+                store(i, j, value)
 
 
-def _load_grid(v: Vectors, pointer, offsets) -> list[list[Any]]:
-    """The vectors at `offsets` from `pointer`."""
-    return [[v.load(pointer, offset) for offset in line] for line in offsets]
+def _element(v: Vectors, i: int, j: int, row, column) -> Any:
+    """How far element (i, j) of a grid is from its first one."""
+    return v.builder.add(v.builder.mul(v.index(i), row), v.builder.mul(v.index(j), column))
 
 
-def _store_grid(v: Vectors, grid, pointer, offsets) -> None:
-    """The vectors of `grid` to `offsets` from `pointer`."""
-    for values, line in zip(grid, offsets, strict=True):
-        for value, offset in zip(values, line, strict=True):
-            v.store(value, pointer, offset)
+def _grid(v: Vectors, pointer, row, column) -> tuple[Callable, Callable]:
+    """(load, store) of the grid that begins at `pointer`, for `_two_sided`."""
+
+    def load(i, j):
+        return v.load(pointer, _element(v, i, j, row, column))
+
+    def store(i, j, value):
+        v.store(value, pointer, _element(v, i, j, row, column))
+
+    return load, store
 
 
-def _matrices() -> dict[int, tuple[winograd.Matrix, bool]]:
-    """{kind + m: (L, whether the source is masked)} of all transforms but the output's."""
+def _matrices(kinds: tuple[int, ...]) -> dict[int, winograd.Matrix]:
+    """{kind + m: L} of the transforms of these kinds."""
     found = {}
     for m in winograd.POINTS:
         _, filters, inputs = winograd.forward(m)
-        back_output, back_filters, _ = winograd.backward_weight(m)
-        found |= {
-            INPUT + m: (inputs, False), MASKED + INPUT + m: (inputs, True), FILTER + m: (filters, False),
-            GRADIENT + m: (back_filters, False), MASKED + GRADIENT + m: (back_filters, True),
-            FILTER_GRADIENT + m: (back_output, False),
-        }  # fmt: skip
+        filter_gradients, gradients, _ = winograd.backward_weight(m)
+        matrices = {INPUT: inputs, GRADIENT: gradients, FILTER: filters, FILTER_GRADIENT: filter_gradients}
+        found |= {kind + m: matrices[kind] for kind in kinds}
     return found
 
 
-INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds of transforms; a mask comes on top
+INPUT, GRADIENT, FILTER, FILTER_GRADIENT = 0, 10, 20, 30  # kinds of transforms
 
 
-def _emit_transform(
-    v, program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
-):  # fmt: skip
-    """The code of `transform`: one branch a program."""
+def _branches(v: Vectors, program, numbers) -> Iterator[int]:
+    """The numbers, one by one, with the builder in the branch that `program` takes if it is this one."""
     builder = v.builder
     after = builder.append_basic_block("transformed")
     choice = builder.switch(program, after)
-    for number, (matrix, masked) in _matrices().items():
+    for number in numbers:
         block = builder.append_basic_block(f"program{number}")
         choice.add_case(v.index(number), block)
         builder.position_at_end(block)
-        size = len(matrix[0])
-        grid = _load_grid(v, source, _offsets(v, size, s_row, s_column))
-        if masked:
-            for values, bits in zip(grid, _offsets(v, size, bit_row, bit_column), strict=True):
-                for j, offset in enumerate(bits):
-                    passes = v.load_mask(mask, builder.add(bit, offset))
-                    values[j] = builder.select(passes, values[j], v.zero)
-        if number % MASKED - GRADIENT in winograd.POINTS:
-            total = v.load(sums, v.index(0))
-            for value in itertools.chain(*grid):
-                total = builder.fadd(total, value)
-            v.store(total, sums, v.index(0))
-        _store_grid(v, _two_sided(v, matrix, grid), target, _offsets(v, len(matrix), t_row, t_column))
+        yield number
         builder.branch(after)
     builder.position_at_end(after)
+
+
+def _emit_pixels(v: Vectors, sizes, size, source, row, column, mask, masked, bit, place, pixels) -> None:
+    """pixels [size, size] = the source; 0 outside the image (`place`: h, w, H, W) and where the mask does not pass."""
+    builder, (h, w, H, W), zero = v.builder, place, v.index(0)
+    masks, nothing = builder.icmp_signed("!=", masked, zero), v.scratch(1)
+    v.store(v.zero, nothing, zero)
+    for wide in _branches(v, size, sizes):
+        columns = [builder.icmp_unsigned("<", builder.add(w, v.index(j)), W) for j in range(wide)]
+        with cgutils.for_range(builder, size) as line:
+            start, target = builder.mul(line.index, row), builder.mul(line.index, v.index(wide * v.lanes))
+            here = builder.icmp_unsigned("<", builder.add(h, line.index), H)
+            for j in range(wide):
+                offset = builder.add(start, builder.mul(v.index(j), column))
+                inside = builder.and_(here, columns[j])
+                value = v.load(builder.select(inside, builder.gep(source, [offset]), nothing), zero)
+                bits = v.load_mask(mask, builder.select(builder.and_(inside, masks), builder.add(bit, offset), zero))
+                passes = builder.and_(v.in_every_lane(inside), builder.or_(bits, v.in_every_lane(builder.not_(masks))))
+                v.store(builder.select(passes, value, v.zero), pixels, builder.add(target, v.index(j * v.lanes)))
+
+
+def _emit_tile(
+    v, program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+):  # fmt: skip
+    """The code of `transform_tile`: reads the pixels where they lie, or a copy in which they are 0 as wanted."""
+    builder, lanes = v.builder, v.index(v.lanes)
+    matrices = _matrices((INPUT, GRADIENT))
+    sizes = {len(matrix[0]) for matrix in matrices.values()}
+    pixels = v.scratch(max(sizes) ** 2)
+    in_place = builder.icmp_signed("!=", whole, v.index(0))
+    with builder.if_then(builder.not_(in_place)):
+        _emit_pixels(v, sizes, size, source, s_row, s_column, mask, masked, bit, (h, w, H, W), pixels)
+    ahead, source = source, builder.select(in_place, source, pixels)
+    row, column = builder.select(in_place, s_row, builder.mul(size, lanes)), builder.select(in_place, s_column, lanes)
+    for number in _branches(v, program, matrices):
+        matrix = matrices[number]
+        load, store = _grid(v, source, row, column)[0], _grid(v, target, t_row, t_column)[1]
+        size = len(matrix[0])
+        for i, j in itertools.product(range(size), range(size, size + number % GRADIENT)):
+            v.prefetch(v.builder.gep(ahead, [_element(v, i, j, s_row, s_column)]))
+        if number >= GRADIENT:
+            total = v.load(sums, v.index(0))
+            for i, j in itertools.product(range(len(matrix[0])), repeat=2):
+                total = builder.fadd(total, load(i, j))
+            v.store(total, sums, v.index(0))
+        _two_sided(v, matrix, load, store)
+
+
+_tile_code = code(_emit_tile)
+
+
+def _tile(
+    program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+):  # fmt: skip
+    """The C function behind `transform_tile`."""
+    _tile_code(
+        program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+    )  # fmt: skip
+
+
+# transform_tile(tools, program, size, source, start, s_row, s_column, whole, mask, 0, masked, bit, h, w, H, W,
+#                target, start, t_row, t_column, sums, start)
+#
+# target grid = L source grid L^T, where `program` = kind + m chooses L: INPUT or GRADIENT, of `size` x `size` elements.
+# Unless it is `whole`, the source counts as 0 where the tile, which begins at (h, w), reaches over the image of H x W
+# pixels, and, if `masked`, where its bit, of the same number from `bit` on, is not set. GRADIENT adds the sum of the
+# source's grid to one vector.
+transform_tile = outlined(_tile, "nnannnmnnnnnnanna")
+
+
+def _emit_transform(v, program, source, s_row, s_column, target, t_row, t_column):
+    """The code of `transform`."""
+    matrices = _matrices((FILTER, FILTER_GRADIENT))
+    for number in _branches(v, program, matrices):
+        load, store = _grid(v, source, s_row, s_column)[0], _grid(v, target, t_row, t_column)[1]
+        _two_sided(v, matrices[number], load, store)
 
 
 _transform_code = code(_emit_transform)
 
 
-def _transform(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums):
+def _transform(program, source, s_row, s_column, target, t_row, t_column):
     """The C function behind `transform`."""
-    _transform_code(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums)
+    _transform_code(program, source, s_row, s_column, target, t_row, t_column)
 
 
-# transform(tools, program, source, start, s_row, s_column, mask, 0, bit, bit_row, bit_column,
-#           target, start, t_row, t_column, sums, start)
+# transform(tools, program, source, start, s_row, s_column, target, start, t_row, t_column)
 #
-# target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0
-# wherever its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
-transform = outlined(_transform, "nannmnnnanna")
+# target grid = L source grid L^T, where `program` = kind + m chooses L: FILTER or FILTER_GRADIENT.
+transform = outlined(_transform, "nannann")
 
 
 def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
@@ -165,26 +247,19 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
 def _emit_output(
     v, tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
 ):  # fmt: skip
-    """The code of `transform_output`: one branch a size of tile."""
+    """The code of `transform_output`."""
     builder = v.builder
     added, with_relu = v.load(bias, v.index(0)), builder.icmp_signed("!=", relu, v.index(0))
-    after = builder.append_basic_block("transformed")
-    choice = builder.switch(tile, after)
-    for size in winograd.POINTS:
-        block = builder.append_basic_block(f"tile{size}")
-        choice.add_case(v.index(size), block)
-        builder.position_at_end(block)
-        matrix = winograd.forward(size)[0]
-        results = _two_sided(v, matrix, _load_grid(v, m, _offsets(v, len(matrix[0]), m_row, m_column)))
-        targets, places = _offsets(v, size, y_row, y_column), _offsets(v, size, bit_row, bit_column)
-        for i in range(size):
-            with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
-                for j in range(size):
-                    with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
-                        value, place = builder.fadd(results[i][j], added), builder.add(bit, places[i][j])
-                        _finish(v, value, with_relu, y, targets[i][j], mask, place)
-        builder.branch(after)
-    builder.position_at_end(after)
+    load = _grid(v, m, m_row, m_column)[0]
+
+    def store(i, j, value):
+        inside = builder.and_(builder.icmp_signed("<", v.index(i), rows), builder.icmp_signed("<", v.index(j), columns))
+        with builder.if_then(inside):
+            place = builder.add(bit, _element(v, i, j, bit_row, bit_column))
+            _finish(v, builder.fadd(value, added), with_relu, y, _element(v, i, j, y_row, y_column), mask, place)
+
+    for size in _branches(v, tile, winograd.POINTS):
+        _two_sided(v, winograd.forward(size)[0], load, store)
 
 
 _output_code = code(_emit_output)

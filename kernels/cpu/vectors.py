@@ -66,6 +66,14 @@ class Vectors:
         data = self.context.make_array(array_type)(self.context, self.builder, array).data
         return self.builder.gep(data, [start])
 
+    def scratch(self, vectors: int):
+        """A pointer to room for so many vectors, on the stack: the place of each is a multiple of its length."""
+        size = self.index((vectors + 1) * self.lanes)
+        room = cgutils.alloca_once(self.builder, self.element, size)
+        address = self.builder.ptrtoint(room, size.type)
+        up = self.builder.add(address, self.index(VECTOR_BYTES - 1))
+        return self.builder.inttoptr(self.builder.and_(up, self.index(-VECTOR_BYTES)), room.type)
+
     def _vector_at(self, pointer, offset):
         """A pointer to the vector that starts `offset` elements after `pointer`."""
         return self.builder.bitcast(self.builder.gep(pointer, [offset]), self.vector.as_pointer())
@@ -173,6 +181,11 @@ class Vectors:
         first = builder.icmp_unsigned("==", shift, ir.Constant(byte, 0))
         old = builder.select(first, ir.Constant(byte, 0), builder.load(place))
         builder.store(builder.or_(old, builder.shl(builder.zext(value, byte), shift)), place)
+
+    def in_every_lane(self, bit):
+        """The mask of one bit for all lanes."""
+        bits = ir.IntType(self.lanes)
+        return self.builder.bitcast(self.builder.sext(bit, bits), ir.VectorType(ir.IntType(1), self.lanes))
 
     def positive(self, vector):
         """Where ReLU passes: not (x <= 0), so that NaN passes too."""

@@ -28,17 +28,16 @@ from .callee import callee
 from .gemm import NO_MASK
 from .microkernel import panel_width, product
 from .outline import tools
+from .runs import add_run, copy_run
 from .threads import jobs, member, run, scratch, share
 from .tiles import (
     FILTER,
     FILTER_GRADIENT,
     GRADIENT,
     INPUT,
-    MASKED,
-    clear_vector,
-    copy_vector,
     transform,
     transform_output,
+    transform_tile,
     transpose,
 )  # fmt: skip
 from .vectors import VECTOR_BYTES, lanes_of
@@ -47,79 +46,58 @@ CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and 
 LEAST_TILES = 16  # of a block of that kind: with fewer, U is read too often
 LEAST_BLOCKS = 4  # of that kind
 TILES = 64  # of a block at most
-GROUP = 8 * 1024 * 1024  # bytes of V and Q that a group of the weight gradient may take
+LEAST_SHARES, MOST_SHARES = 4, 16  # of the tiles, whose S are summed up by themselves in the weight gradient,
+SUMS = 2560 * 1024  # where all these S are no more bytes than this,
+BLOCK = 512 * 1024  # and V and Q are made so many bytes at a time;
+GROUP = 8 * 1024 * 1024  # bytes of V and Q of a group of tiles else
+WEIGHT_JOBS = 8  # that add up the S
 OUTPUTS = 48  # output channels of a job of the weight gradient
 SPLIT = 8  # jobs that it is split into if each then has at least
 LEAST_OUTPUTS = 16  # output channels
 TILE_JOBS = 16  # at most, where tiles are only transformed
-WEIGHT_JOBS = 64  # at most, where weights are turned and transformed
-FORWARD, TURNED = 1, 2  # how a job transforms the weights of its panel
 
 
 # --- tiles in, tiles out -----------------------------------------------------------------------------------
 
 
 @callee
-def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
-    """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
+def _transform_block(
+    tools, kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums
+):  # fmt: skip
+    """The tiles first .. first + count - 1, of rows x columns an image, by the program of `kind`: INPUT or GRADIENT.
 
-    Element e of channel c goes to target[start + e step + c]; GRADIENT adds the tile's sum to sums[c].
+    Element e of channel c of tile i goes to target[e step + i C + c]; GRADIENT adds the tiles' sums to sums[c].
     """
     _, H, W, C = shape
-    lanes = VECTOR_BYTES // source.itemsize
-    size, across = m if kind == GRADIENT else m + 2, (m + 2) * step
-    inside = h0 >= 0 and w0 >= 0 and h0 + size <= H and w0 + size <= W
-    first, row, column = ((n * H + h0) * W + w0) * C, W * C, C
-    for c in range(0, C, lanes):
-        place, there = first + c, start + c
-        if inside:
-            program = kind + m + (MASKED if masked else 0)
-            transform(
-                tools, program, source, place, row, column, mask, 0, place, row, column,
-                target, there, across, step, sums, c,
-            )  # fmt: skip
-        else:
-            for i in range(size):
-                for j in range(size):
-                    here, spot = place + i * row + j * column, (i * size + j) * lanes
-                    if 0 <= h0 + i < H and 0 <= w0 + j < W:
-                        copy_vector(source, here, mask, here, masked, buffer, spot)
-                    else:
-                        clear_vector(buffer, spot)
-            transform(
-                tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0,
-                target, there, across, step, sums, c,
-            )  # fmt: skip
-
-
-@callee
-def _transform_block(
-    tools, kind, m, source, shape, mask, masked, rows, columns, padding, first, count, target, step, sums, buffer
-):  # fmt: skip
-    """The tiles first .. first + count - 1, of rows x columns an image; tile i of element e at target[e step + i C]."""
+    size = m if kind == GRADIENT else m + 2
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
         u, v = divmod(rest, columns)
-        h0, w0 = u * m - padding[0], v * m - padding[1]
-        _transform_tile(
-            tools, kind, m, source, shape, mask, masked, n, h0, w0, target, i * shape[3], step, sums, buffer
-        )
+        h, w = u * m - padding[0], v * m - padding[1]
+        start, whole = ((n * H + h) * W + w) * C, h >= 0 and w >= 0 and h + size <= H and w + size <= W
+        for c in range(0, C, VECTOR_BYTES // source.itemsize):
+            transform_tile(
+                tools, kind + m, size, source, start + c, W * C, C, int(whole and not masked), mask, 0, masked,
+                start + c, h, w, H, W,
+                target, i * C + c, (m + 2) * step, step, sums, c,
+            )  # fmt: skip
 
 
 @callee
 def _multiply_panel(
-    tools, m, v, v_start, v_step, C, u, panel, k0, width, first, count, rows, columns, own, bias, relu, y, shape, y_mask
+    tools, m, v, v_start, v_step, C, u, u_start, u_step, k0, width, first, count, rows, columns, own,
+    bias, relu, y, shape, y_mask,
 ):  # fmt: skip
-    """y of `count` tiles from `first` on, for the output channels from k0 on.
+    """y of `count` tiles from `first` on, for the output channels from k0 on, whose panel of U begins at u_start.
 
-    M = V U, with panel `panel` of u, goes to `own`; then A^T M A.
+    M = V U goes to `own`; then A^T M A.
     """
     _, P, Q, K = shape
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
     for e in range(elements):
         product(
-            tools, count, width, v, v_start + e * v_step, C, 1, 0, u, (panel * elements + e) * C * width, width, 0,
+            tools, count, width, v, v_start + e * v_step, C, 1, 0, u, u_start + e * u_step, width, 0,
             own, e * step, width, C, 1, 0,
         )  # fmt: skip
     for i in range(count):
@@ -135,152 +113,165 @@ def _multiply_panel(
 
 
 @callee
-def _transform_outputs(tools, m, w, C, k, u, start, width, square):
-    """One vector of output channels from k on: u[start + (e C + c) width + lane] = (G w G^T)[e]."""
-    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // w.itemsize
+def _transform_outputs(tools, m, w, C, k, u, start, step, width, square):
+    """One vector of output channels from k on: u[start + e step + c width + lane] = (G w G^T)[e].
+
+    `square` has room for the nine taps of as many input channels, transposed.
+    """
+    lanes = VECTOR_BYTES // w.itemsize
     size = lanes * lanes
     for c in range(0, C, lanes):
+        for tap in range(9):
+            transpose(tools, w, (k * 9 + tap) * C + c, 9 * C, square, tap * size, lanes)
         for i in range(lanes):
-            place = (k + i) * 9 * C + c
             transform(
-                tools, FILTER + m, w, place, 3 * C, C, NO_MASK, 0, 0, 0, 0, square, i * lanes, across * size, size, w, 0
+                tools, FILTER + m, square, i * lanes, 3 * size, size,
+                u, start + (c + i) * width, (m + 2) * step, step,
             )  # fmt: skip
-        for e in range(elements):
-            transpose(tools, square, e * size, lanes, u, start + (e * C + c) * width, width)
 
 
 @callee
-def _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width):
-    """One vector of input channels from c on: u[start + (e K + k) width + lane] = (G w' G^T)[e], w' turned round."""
-    for k in range(first, last):
-        place, step = (k * 9 + 8) * C + c, K * width
+def _transform_inputs(tools, m, w, K, C, c, u, start, step, width):
+    """One vector of input channels from c on: u[start + e step + k width + lane] = (G w' G^T)[e], w' turned round."""
+    for k in range(K):
         transform(
-            tools, FILTER + m, w, place, -3 * C, -C, NO_MASK, 0, 0, 0, 0,
-            u, start + k * width, (m + 2) * step, step, w, 0,
+            tools, FILTER + m, w, (k * 9 + 8) * C + c, -3 * C, -C,
+            u, start + k * width, (m + 2) * step, step,
         )  # fmt: skip
+
+
+@callee
+def _transform_weights(tools, m, turned, w, inputs, outputs, k, u, start, step, width, square):
+    """U of the vector of outputs from k on; the inputs of the convolution are w's outputs where it is turned round."""
+    if turned:
+        _transform_inputs(tools, m, w, inputs, outputs, k, u, start, step, width)
+    else:
+        _transform_outputs(tools, m, w, inputs, k, u, start, step, width, square)
+
+
+@callee
+def _weights_job(tools, m, turned, w, inputs, outputs, job, u, step, width, square):
+    """U of one vector of outputs, in its place in the panels."""
+    k = job * (VECTOR_BYTES // w.itemsize)
+    start = k // width * (m + 2) ** 2 * step + k % width
+    _transform_weights(tools, m, turned, w, inputs, outputs, k, u, start, step, width, square)
 
 
 @njit(cache=True, nogil=True)
 def _by_blocks(
-    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, u, width, room, v_size,
-    bias, relu, y, y_shape, y_mask,
+    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, w, turned, u, u_step, width,
+    room, v_size, bias, relu, y, y_shape, y_mask,
 ):  # fmt: skip
-    """Writes y. One job a block of tiles: transform, multiply with all panels, transform back."""
+    """Writes y. One job a block of tiles: transform, multiply with all panels, transform back.
+
+    The jobs of the first phase, if there are any, write U.
+    """
     own = room[member(team)]
-    C, lanes, panels = shape[3], VECTOR_BYTES // y.itemsize, y_shape[3] // width
-    for job in jobs(team):
-        first, last = share(team, job, tiles)
+    C, K, lanes = shape[3], y_shape[3], VECTOR_BYTES // y.itemsize
+    for job in jobs(team, 0):
+        _weights_job(tools, m, turned, w, C, K, job, u, u_step, width, own)
+    for job in jobs(team, 1):
+        first, last = share(team, job, tiles, 1)
         count = last - first
         step = count * C + lanes
         _transform_block(
             tools, INPUT, m, source, shape, mask, masked, rows, columns, padding,
-            first, count, own, step, own, own[v_size:],
+            first, count, own, step, own,
         )  # fmt: skip
-        for panel in range(panels):
+        for panel in range(K // width):
             _multiply_panel(
-                tools, m, own, 0, step, C, u, panel, panel * width, width, first, count, rows, columns, own[v_size:],
-                bias, relu, y, y_shape, y_mask,
+                tools, m, own, 0, step, C, u, panel * (m + 2) ** 2 * u_step, u_step, panel * width, width,
+                first, count, rows, columns, own[v_size:], bias, relu, y, y_shape, y_mask,
             )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _inputs(team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, v, step, room):
-    """V of all tiles: element e of tile t at v[e step + t C]."""
-    own = room[member(team)]
-    for job in jobs(team):
-        first, last = share(team, job, tiles)
-        _transform_block(
-            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding,
-            first, last - first, v[first * shape[3] :], step, own, own,
-        )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
 def _by_panels(
-    team, tools, m, v, step, C, blocks, tiles, u, raw, width, rows, columns, room, m_size, bias, relu, y, shape, y_mask
+    team, tools, m, source, shape, mask, masked, rows, columns, padding, tiles, w, turned, u, u_step, width,
+    room, m_size, tile_jobs, v, step, blocks, raw, bias, relu, y, y_shape, y_mask,
 ):  # fmt: skip
-    """Writes y, from V. One job a panel of output channels and a block of tiles.
+    """Writes y. One job a panel of output channels and a block of tiles.
 
-    `raw` FORWARD or TURNED: u holds the weights as they are, and a job transforms those of its own panel first.
+    The first phase makes V, with element e of tile t at v[e step + t C], and U in the jobs beyond `tile_jobs`. `raw`:
+    a job makes U of its own panel, which no other job needs.
     """
     own = room[member(team)]
-    K, lanes = shape[3], VECTOR_BYTES // y.itemsize
-    own_u, square = own[m_size:], own[len(own) - (m + 2) ** 2 * lanes * lanes :]
-    for job in jobs(team):
+    C, K, elements, lanes = shape[3], y_shape[3], (m + 2) ** 2, VECTOR_BYTES // y.itemsize
+    for job in jobs(team, 0):
+        if job >= tile_jobs:
+            _weights_job(tools, m, turned, w, C, K, job - tile_jobs, u, u_step, width, own)
+            continue
+        first, last = job * tiles // tile_jobs, (job + 1) * tiles // tile_jobs
+        _transform_block(
+            tools, INPUT, m, source, shape, mask, masked, rows, columns, padding,
+            first, last - first, v[first * C :], step, own,
+        )  # fmt: skip
+    own_u, square = own[m_size:], own[m_size + elements * u_step :]
+    for job in jobs(team, 1):
         panel, block = divmod(job, blocks)
         first, last = block * tiles // blocks, (block + 1) * tiles // blocks
         for j in range(0, width if raw else 0, lanes):
-            if raw == FORWARD:
-                _transform_outputs(tools, m, u, C, panel * width + j, own_u, j, width, square)
-            else:
-                _transform_inputs(tools, m, u, K, 0, C, panel * width + j, own_u, j, C, width)
+            _transform_weights(tools, m, turned, w, C, K, panel * width + j, own_u, j, u_step, width, square)
         _multiply_panel(
-            tools, m, v, first * C, step, C, own_u if raw else u, 0 if raw else panel, panel * width, width,
-            first, last - first, rows, columns, own, bias, relu, y, shape, y_mask,
+            tools, m, v, first * C, step, C, own_u if raw else u, 0 if raw else panel * elements * u_step, u_step,
+            panel * width, width, first, last - first, rows, columns, own, bias, relu, y, y_shape, y_mask,
         )  # fmt: skip
+
+
+def _u_step(inputs: int, width: int, dtype: np.dtype) -> int:
+    """From one element of U to the next in a panel: no power of two, or they would meet in one set of the cache."""
+    return inputs * width + lanes_of(dtype)
 
 
 def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
     """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass.
 
-    u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not: best for
-    at most TILES tiles, where no two jobs transform the same ones.
+    u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not.
     """
     (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(K, dtype)
+    u_step, panels, as_they_are = _u_step(C, width, dtype), K // width, u.ndim == 4
     y = memory.empty(y_shape, dtype)
     y_mask = memory.empty((*y_shape[:3], K // 8), np.uint8) if relu else NO_MASK
     flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
+    out = (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
-    as_they_are = u.ndim == 4
-    if not as_they_are and tiles > TILES and CACHE // a_tile >= LEAST_TILES:
+    in_blocks = tiles > TILES and CACHE // a_tile >= LEAST_TILES
+    blocks = -(-tiles // TILES)
+    if in_blocks:
         blocks = max(-(-tiles // min(TILES, CACHE // a_tile)), LEAST_BLOCKS)
         blocks += blocks % 2
-        count = -(-tiles // blocks)
+    elif panels * blocks < LEAST_BLOCKS:
+        blocks = min(-(-LEAST_BLOCKS // panels), tiles)
+    own_u = as_they_are and not in_blocks and blocks == 1
+    w, weight_jobs = u.reshape(-1), K // lanes if as_they_are and not own_u else 0
+    if weight_jobs:
+        u = memory.empty((panels * elements * u_step,), dtype)
+    what = (*flat, rows, columns, padding, tiles, w, int(turned), u.reshape(-1), u_step, width)
+    count = -(-tiles // blocks)
+    if in_blocks:
         v_size = elements * (count * C + lanes)
-        room = scratch(v_size + elements * (count * width + lanes), dtype)
-        run(_by_blocks, blocks, tools(dtype), m, *flat, *where, tiles, u, width, room, v_size, *out)
+        room = scratch(max(v_size, 9 * lanes * lanes) + elements * (count * width + lanes), dtype)
+        run(_by_blocks, (weight_jobs, blocks), tools(dtype), m, *what, room, v_size, *out)
     else:
         step = tiles * C + lanes
-        v = memory.empty((elements * step,), dtype)
-        room = scratch(elements * lanes, dtype)
-        run(_inputs, min(tiles, TILE_JOBS), tools(dtype), m, *flat, *where, tiles, v, step, room)
-        blocks, raw = -(-tiles // TILES), (TURNED if turned else FORWARD) if as_they_are else 0
-        m_size = elements * (-(-tiles // blocks) * width + lanes)
-        room = scratch(m_size + (elements * (C * width + lanes * lanes) if raw else 0), dtype)
+        v, m_size = memory.empty((elements * step,), dtype), elements * (count * width + lanes)
+        room = scratch(m_size + (elements * u_step if own_u else 0) + 9 * lanes * lanes, dtype)
+        tile_jobs = min(tiles, TILE_JOBS)
         run(
-            _by_panels, K // width * blocks, tools(dtype), m, v, step, C, blocks, tiles, u.reshape(-1), raw, width,
-            rows, columns, room, m_size, *out,
+            _by_panels, (tile_jobs + weight_jobs, panels * blocks), tools(dtype), m, *what, room, m_size, tile_jobs,
+            v, step, blocks, int(own_u), *out,
         )  # fmt: skip
     return y, (y_mask if relu else None)
 
 
-# --- weights -----------------------------------------------------------------------------------------------
-
-
 @njit(cache=True, nogil=True)
-def _forward_weights(team, tools, m, w, C, u, width, room):
-    """u[panel, e, c, j] = (G w G^T)[e] of output channel panel width + j; w [K, 3, 3, C] flat."""
+def _weights(team, tools, m, turned, w, inputs, outputs, u, step, width, room):
+    """All of U."""
     own = room[member(team)]
-    lanes = VECTOR_BYTES // w.itemsize
     for job in jobs(team):
-        panel, j = divmod(job * lanes, width)
-        start = panel * (m + 2) ** 2 * C * width + j
-        _transform_outputs(tools, m, w, C, job * lanes, u, start, width, own)
-
-
-@njit(cache=True, nogil=True)
-def _backward_weights(team, tools, m, w, K, C, u, width):
-    """u[panel, e, k, j] = (G w' G^T)[e] of input channel panel width + j, w' turned by 180 degrees."""
-    lanes = VECTOR_BYTES // w.itemsize
-    for job in jobs(team):
-        first, last = share(team, job, K)
-        for c in range(0, C, lanes):
-            panel, j = divmod(c, width)
-            start = panel * (m + 2) ** 2 * K * width + j
-            _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width)
+        _weights_job(tools, m, turned, w, inputs, outputs, job, u, step, width, own)
 
 
 def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
@@ -288,63 +279,115 @@ def _transformed_weights(m: int, w: np.ndarray, turned: bool) -> np.ndarray:
     K, _, _, C = w.shape
     outputs, inputs = (C, K) if turned else (K, C)
     width, lanes = panel_width(outputs, w.dtype), lanes_of(w.dtype)
-    u = memory.empty(((m + 2) ** 2 * outputs * inputs,), w.dtype)
-    if turned:
-        run(_backward_weights, min(K, WEIGHT_JOBS), tools(w.dtype), m, w.reshape(-1), K, C, u, width)
-    else:
-        room = scratch((m + 2) ** 2 * lanes * lanes, w.dtype)
-        run(_forward_weights, K // lanes, tools(w.dtype), m, w.reshape(-1), C, u, width, room)
+    step = _u_step(inputs, width, w.dtype)
+    u = memory.empty((outputs // width * (m + 2) ** 2 * step,), w.dtype)
+    room = scratch(9 * lanes * lanes, w.dtype)
+    run(
+        _weights, outputs // lanes, tools(w.dtype), m, int(turned), w.reshape(-1), inputs, outputs, u, step, width, room
+    )  # fmt: skip
     return u
 
 
 # --- the weight gradient -----------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
-def _inputs_and_gradients(
-    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles,
-    v, v_step, q, q_step, sums, room,
+@callee
+def _tile_gradients(
+    tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, count,
+    v, v_start, v_step, q, q_start, q_step, sums,
 ):  # fmt: skip
-    """V and Q of `tiles` tiles from `first` on; sums[job] += the sums of dy over each job's tiles."""
-    own = room[member(team)]
-    for job in jobs(team):
-        start, end = share(team, job, tiles)
-        C, K = x_shape[3], dy_shape[3]
-        _transform_block(
-            tools, INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
-            first + start, end - start, v[start * C :], v_step, own, own,
-        )  # fmt: skip
-        _transform_block(
-            tools, GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
-            first + start, end - start, q[start * K :], q_step, sums[job], own,
-        )  # fmt: skip
+    """V and Q of `count` tiles from `first` on; sums += those of dy over the tiles."""
+    _transform_block(
+        tools, INPUT, m, x, x_shape, mask, 0, rows, columns, padding,
+        first, count, v[v_start:], v_step, sums,
+    )  # fmt: skip
+    _transform_block(
+        tools, GRADIENT, m, dy, dy_shape, mask, masked, rows, columns, (0, 0),
+        first, count, q[q_start:], q_step, sums,
+    )  # fmt: skip
+
+
+@callee
+def _untransform(tools, m, s, s_step, count, width, dw, start, C):
+    """dw = A'^T S A' of `count` output channels and `width` input channels; those of dw begin at `start`, C apart."""
+    for k in range(count):
+        for c in range(0, width, VECTOR_BYTES // s.itemsize):
+            transform(
+                tools, FILTER_GRADIENT + m, s, k * width + c, (m + 2) * s_step, s_step,
+                dw, start + k * 9 * C + c, 3 * C, C,
+            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _filter_gradients(team, tools, m, v, v_step, q, q_step, tiles, C, K, width, blocks, s, s_step, kept, add, last, dw):
-    """S of one block of output channels and one panel of input channels a job; after the last group dw = A'^T S A'.
+def _gradient_by_shares(
+    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, tiles, most, width,
+    s, s_step, sums, room, q_start, dw,
+):  # fmt: skip
+    """dw [K, 3, 3, C]. One job a share of the tiles, whose S is summed up block by block; then one a few channels."""
+    own = room[member(team)]
+    C, K, elements, shares = x_shape[3], dy_shape[3], (m + 2) ** 2, len(s)
+    for job in jobs(team, 0):
+        begin, end = share(team, job, tiles)
+        total = s[job]
+        blocks = -(-(end - begin) // most)
+        for block in range(blocks):
+            first = begin + block * (end - begin) // blocks
+            count = begin + (block + 1) * (end - begin) // blocks - first
+            v_step, q_step = _padded(count * C, x), _padded(count * K, x)
+            _tile_gradients(
+                tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, count,
+                own, 0, v_step, own, q_start, q_step, sums[job],
+            )  # fmt: skip
+            for e in range(elements):
+                for c in range(0, C, width):
+                    product(
+                        tools, K, width, own, q_start + e * q_step, 1, K, 0, own, e * v_step + c, C, 0,
+                        total, e * s_step + c, C, count, 1, int(block > 0),
+                    )  # fmt: skip
+    for job in jobs(team, 1):
+        k0, k1 = share(team, job, K, 1)
+        size, step = (k1 - k0) * C, _padded((k1 - k0) * C, x)
+        for e in range(elements):
+            copy_run(s[0], e * s_step + k0 * C, own, e * step, size)
+            for part in range(1, shares):
+                add_run(s[part], e * s_step + k0 * C, own, e * step, size)
+        _untransform(tools, m, own, step, k1 - k0, C, dw, k0 * 9 * C, C)
 
-    `kept`: S lives from group to group, in s[job]; else in the scratch of the thread.
+
+@callee
+def _padded(size, array):
+    """`size` and a vector: not a power of two, so that rows of that length do not meet in one set of the cache."""
+    return size + VECTOR_BYTES // array.itemsize
+
+
+@njit(cache=True, nogil=True)
+def _gradient_by_channels(
+    team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, width,
+    s, s_step, sums, v, v_step, q, q_step, blocks, kept, add, last, dw,
+):  # fmt: skip
+    """First V and Q of all tiles; then S of one block of output channels and one panel of input channels a job.
+
+    After the last group of tiles dw = A'^T S A'. `kept`: S lives from group to group, in s[job]; else in the scratch
+    of the thread.
     """
-    across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // v.itemsize
-    slot = member(team)
-    for job in jobs(team):
+    slot, C, K = member(team), x_shape[3], dy_shape[3]
+    for job in jobs(team, 0):
+        start, end = share(team, job, tiles)
+        _tile_gradients(
+            tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first + start, end - start,
+            v, start * C, v_step, q, start * K, q_step, sums[job],
+        )  # fmt: skip
+    for job in jobs(team, 1):
         block, panel = divmod(job, C // width)
         k0, k1 = block * K // blocks, (block + 1) * K // blocks
         own = s[job if kept else slot]
-        for e in range(elements):
+        for e in range((m + 2) ** 2):
             product(
                 tools, k1 - k0, width, q, e * q_step + k0, 1, K, 0, v, e * v_step + panel * width, C, 0,
                 own, e * s_step, width, tiles, 1, add,
             )  # fmt: skip
         if last:
-            for k in range(k0, k1):
-                for c in range(0, width, lanes):
-                    start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
-                    transform(
-                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, 0,
-                        dw, place, 3 * C, C, dw, 0,
-                    )  # fmt: skip
+            _untransform(tools, m, own, s_step, k1 - k0, width, dw, k0 * 9 * C + panel * width, C)
 
 
 def _backward_weight(m, dy, mask, x, padding):
@@ -352,7 +395,22 @@ def _backward_weight(m, dy, mask, x, padding):
     (N, P, Q, K), C, dtype = dy.shape, x.shape[3], x.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(C, dtype)
-    groups = -(-tiles * elements * (C + K) * dtype.itemsize // GROUP)
+    dw = memory.empty((K, 3, 3, C), dtype)
+    bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
+    flat = (m, x.reshape(-1), x.shape, dy.reshape(-1), dy.shape, *bits, rows, columns, padding)
+    a_tile = elements * (C + K) * dtype.itemsize
+    most = max(BLOCK // a_tile, 1)
+    shares = min(SUMS // (elements * C * K * dtype.itemsize), tiles // most, MOST_SHARES)
+    if shares >= LEAST_SHARES:
+        s_step, v_size, parts = K * C + lanes, elements * (most * C + lanes), min(K, WEIGHT_JOBS)
+        s, sums = memory.empty((shares, elements * s_step), dtype), np.zeros((shares, K), dtype)
+        room = scratch(max(v_size + elements * (most * K + lanes), elements * (-(-K // parts) * C + lanes)), dtype)
+        run(
+            _gradient_by_shares, (shares, parts), tools(dtype), *flat, tiles, most, width,
+            s, s_step, sums, room, v_size, dw.reshape(-1),
+        )  # fmt: skip
+        return dw, sums.sum(axis=0, dtype=np.float64).astype(dtype)
+    groups = min(-(-tiles * a_tile // GROUP), tiles)
     largest = -(-tiles // groups)
     v_step, q_step = largest * C + lanes, largest * K + lanes
     v, q = memory.empty((elements * v_step,), dtype), memory.empty((elements * q_step,), dtype)
@@ -360,20 +418,13 @@ def _backward_weight(m, dy, mask, x, padding):
     s_step = -(-K // blocks) * width + lanes
     work = blocks * (C // width)
     s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
-    room = scratch(elements * lanes, dtype)
-    dw = memory.empty((K, 3, 3, C), dtype)
-    flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
-    bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
     sums = np.zeros((groups, TILE_JOBS, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
-            _inputs_and_gradients, min(last - first, TILE_JOBS), tools(dtype), m, *flat, *bits, rows, columns, padding,
-            first, last - first, v, v_step, q, q_step, sums[group], room,
-        )  # fmt: skip
-        run(
-            _filter_gradients, work, tools(dtype), m, v, v_step, q, q_step, last - first, C, K, width, blocks,
-            s, s_step, int(groups > 1), int(group > 0), int(group == groups - 1), dw.reshape(-1),
+            _gradient_by_channels, (min(last - first, TILE_JOBS), work), tools(dtype), *flat, first, last - first,
+            width, s, s_step, sums[group], v, v_step, q, q_step, blocks, int(groups > 1), int(group > 0),
+            int(group == groups - 1), dw.reshape(-1),
         )  # fmt: skip
     return dw, sums.sum(axis=(0, 1), dtype=np.float64).astype(dtype)
 
@@ -395,8 +446,8 @@ class Winograd:
         return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N > 0
 
     def takes_weights_as_they_are(self, geo) -> bool:
-        """Whether each panel of U would be used by one job only, which may then make it for itself."""
-        return geo.N * -(-max(geo.P, geo.H) // self.m) * -(-max(geo.Q, geo.W) // self.m) <= TILES
+        """Yes: the launch that uses U can make it first."""
+        return True
 
     def forward_weights(self, geo, w):
         """U, flat, in panels of the output channels."""
