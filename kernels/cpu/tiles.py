@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,6 +19,9 @@ from numba.extending import intrinsic
 from .. import winograd
 from .outline import code, outlined
 from .vectors import VECTORS, Vectors
+
+# What comes after a product (`relu`), or before one (`masked`): nothing 0, ReLU 1, or it and 2 x 2 maxima:
+POOLED = 2
 
 
 def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[list[list[Any]], list[Any]]:
@@ -107,8 +111,20 @@ def _matrices() -> dict[int, tuple[winograd.Matrix, bool]]:
 INPUT, GRADIENT, FILTER, FILTER_GRADIENT, MASKED = 0, 10, 20, 30, 100  # kinds of transforms; a mask comes on top
 
 
+def _pooled_offsets(v: Vectors, size: int, halves, row, column) -> list[list[Any]]:
+    """The offsets of a grid whose elements may be windows of 2 x 2 pixels, as `halves` of `transform` says."""
+    builder = v.builder
+    shift, parities = builder.lshr(halves, v.index(2)), (builder.lshr(halves, v.index(1)), halves)
+    rows, columns = (
+        [builder.mul(builder.lshr(builder.add(v.index(i), builder.and_(parity, v.index(1))), shift), step)
+         for i in range(size)]
+        for parity, step in zip(parities, (row, column), strict=True)
+    )  # fmt: skip
+    return [[builder.add(r, c) for c in columns] for r in rows]
+
+
 def _emit_transform(
-    v, program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
+    v, program, source, s_row, s_column, halves, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
 ):  # fmt: skip
     """The code of `transform`: one branch a program."""
     builder = v.builder
@@ -119,8 +135,10 @@ def _emit_transform(
         choice.add_case(v.index(number), block)
         builder.position_at_end(block)
         size = len(matrix[0])
-        grid = _load_grid(v, source, _offsets(v, size, s_row, s_column))
-        if masked:
+        if not masked:
+            grid = _load_grid(v, source, _offsets(v, size, s_row, s_column))
+        else:
+            grid = _load_grid(v, source, _pooled_offsets(v, size, halves, s_row, s_column))
             for values, bits in zip(grid, _offsets(v, size, bit_row, bit_column), strict=True):
                 for j, offset in enumerate(bits):
                     passes = v.load_mask(mask, builder.add(bit, offset))
@@ -138,17 +156,21 @@ def _emit_transform(
 _transform_code = code(_emit_transform)
 
 
-def _transform(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums):
+def _transform(program, source, s_row, s_column, halves, mask, bit, bit_row, bit_column, target, t_row, t_column, sums):
     """The C function behind `transform`."""
-    _transform_code(program, source, s_row, s_column, mask, bit, bit_row, bit_column, target, t_row, t_column, sums)
+    _transform_code(
+        program, source, s_row, s_column, halves, mask, bit, bit_row, bit_column, target, t_row, t_column, sums
+    )  # fmt: skip
 
 
-# transform(tools, program, source, start, s_row, s_column, mask, 0, bit, bit_row, bit_column,
+# transform(tools, program, source, start, s_row, s_column, halves, mask, 0, bit, bit_row, bit_column,
 #           target, start, t_row, t_column, sums, start)
 #
 # target grid = L source grid L^T, where `program` = kind + m chooses L. With MASKED on top, the source counts as 0
-# wherever its bit is not set. GRADIENT adds the sum of the source's grid to one vector of sums.
-transform = outlined(_transform, "nannmnnnanna")
+# wherever its bit is not set; and unless `halves` is 0 it holds one element for every 2 x 2 of the grid, which begins
+# at an odd row and column of them where its bits 2 and 1 are set: 4 + 2 (h0 mod 2) + (w0 mod 2). GRADIENT adds the sum
+# of the source's grid to one vector of sums.
+transform = outlined(_transform, "nannnmnnnanna")
 
 
 def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
@@ -162,12 +184,32 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
             v.store(value, target, offset)
 
 
+def _finish_windows(v: Vectors, values, rows, columns, y, places, mask, bits) -> None:
+    """Store max(., 0) of the maximum of each 2 x 2 window of `values`, and which element won it, if it is above 0.
+
+    Only the first `rows` x `columns` values count. places: of the windows, in y; bits: of the elements, in `mask`.
+    """
+    builder, (size, lowest) = v.builder, (len(values), v.constant(-np.inf))
+    in_rows = [builder.icmp_signed("<", v.index(i), rows) for i in range(size)]
+    in_columns = [builder.icmp_signed("<", v.index(j), columns) for j in range(size)]
+    inside = [[builder.and_(r, c) for c in in_columns] for r in in_rows]
+    for i, j in itertools.product(range(0, size, 2), repeat=2):
+        with builder.if_then(inside[i][j]):
+            window = [(i + r, j + s) for r in (0, 1) for s in (0, 1)]
+            best, wins = v.first_maximum([builder.select(inside[h][w], values[h][w], lowest) for h, w in window])
+            v.store(v.relu(best), y, places[i // 2][j // 2])
+            for (h, w), won in zip(window, wins, strict=True):
+                with builder.if_then(inside[h][w]):
+                    v.store_mask(builder.and_(won, v.positive(best)), mask, bits[h][w])
+
+
 def _emit_output(
     v, tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
 ):  # fmt: skip
     """The code of `transform_output`: one branch a size of tile."""
     builder = v.builder
     added, with_relu = v.load(bias, v.index(0)), builder.icmp_signed("!=", relu, v.index(0))
+    pooled = builder.icmp_signed("==", relu, v.index(POOLED))
     after = builder.append_basic_block("transformed")
     choice = builder.switch(tile, after)
     for size in winograd.POINTS:
@@ -176,13 +218,17 @@ def _emit_output(
         builder.position_at_end(block)
         matrix = winograd.forward(size)[0]
         results = _two_sided(v, matrix, _load_grid(v, m, _offsets(v, len(matrix[0]), m_row, m_column)))
-        targets, places = _offsets(v, size, y_row, y_column), _offsets(v, size, bit_row, bit_column)
+        values = [[builder.fadd(result, added) for result in line] for line in results]
+        targets = _offsets(v, size, y_row, y_column)
+        bits = [[builder.add(bit, place) for place in line] for line in _offsets(v, size, bit_row, bit_column)]
+        with builder.if_then(pooled):
+            _finish_windows(v, values, rows, columns, y, targets, mask, bits)
+            builder.branch(after)
         for i in range(size):
             with builder.if_then(builder.icmp_signed("<", v.index(i), rows)):
                 for j in range(size):
                     with builder.if_then(builder.icmp_signed("<", v.index(j), columns)):
-                        value, place = builder.fadd(results[i][j], added), builder.add(bit, places[i][j])
-                        _finish(v, value, with_relu, y, targets[i][j], mask, place)
+                        _finish(v, values[i][j], with_relu, y, targets[i][j], mask, bits[i][j])
         builder.branch(after)
     builder.position_at_end(after)
 
@@ -201,6 +247,7 @@ def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, colu
 #                  mask, 0, bit, bit_row, bit_column)
 #
 # y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask.
+# With `relu` POOLED, y is the maximum of each 2 x 2 of them, and the mask has the bits of those that won above 0.
 transform_output = outlined(_output, "nannanannnnmnnn")
 
 
@@ -226,6 +273,32 @@ def copy_vector(typingctx, source, s_start, mask, bit, masked, target, t_start):
 
 
 @intrinsic
+def spread_vectors(typingctx, source, s_start, odd, mask, bit, target, t_start, pixels, vectors):
+    """`pixels` pixels of `vectors` vectors: the j-th is the source's (odd + j) div 2 where its bits are set, else 0.
+
+    `bit` is that of the first pixel; neighbours' bits are neighbours.
+    """
+
+    def generate(context, builder, signature, args):
+        source, s_start, odd, mask, bit, target, t_start, pixels, vectors = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        first, place = v.at(source, signature.args[0], s_start), v.at(target, signature.args[5], t_start)
+        first_bit, channels = v.at(mask, signature.args[3], v.index(0)), builder.mul(vectors, v.index(v.lanes))
+        with cgutils.for_range(builder, pixels) as pixel:
+            here = builder.mul(builder.lshr(builder.add(odd, pixel.index), v.index(1)), channels)
+            there = builder.mul(pixel.index, channels)
+            with cgutils.for_range(builder, vectors) as one:
+                k = builder.mul(one.index, v.index(v.lanes))
+                value, offset = v.load(first, builder.add(here, k)), builder.add(there, k)
+                passes = v.load_mask(first_bit, builder.add(bit, offset))
+                v.store(builder.select(passes, value, v.zero), place, offset)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, n, mask, n, target, n, n, n), generate
+
+
+@intrinsic
 def finish_vectors(
     typingctx, total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, vectors
 ):  # fmt: skip
@@ -248,6 +321,51 @@ def finish_vectors(
 
     n = types.intp
     return types.void(total, n, n, bias, n, n, y, n, n, mask, n, n, n, n), generate
+
+
+@intrinsic
+def finish_windows(
+    typingctx, total, start, row, column, bias, b_start, y, y_start, y_column,
+    mask, bit, bit_row, bit_column, rows, columns, vectors,
+):  # fmt: skip
+    """max(., 0) of the maximum of each 2 x 2 window of total + bias, and the bits of what won it above 0.
+
+    One row of windows over `rows` (1 or 2) x `columns` pixels of `vectors` vectors.
+    """
+
+    def generate(context, builder, signature, args):
+        total, start, row, column, bias, b_start, y, y_start, y_column, *rest = args
+        mask, bit, bit_row, bit_column, rows, columns, vectors = rest
+        v = Vectors(context, builder, signature.args[0].dtype)
+        source, added = v.at(total, signature.args[0], start), v.at(bias, signature.args[4], b_start)
+        target, first_bit = v.at(y, signature.args[6], y_start), v.at(mask, signature.args[9], v.index(0))
+        one, two = v.index(1), v.index(2)
+        windows = builder.udiv(builder.add(columns, one), two)
+        lower = builder.select(builder.icmp_signed("==", rows, two), row, v.index(0))
+        with cgutils.for_range(builder, windows) as window:
+            left = builder.mul(window.index, two)
+            there = builder.sub(columns, left)
+            right = builder.select(builder.icmp_signed(">=", there, two), column, v.index(0))
+            here, out = builder.mul(left, column), builder.mul(window.index, y_column)
+            first = builder.add(bit, builder.mul(left, bit_column))
+            with cgutils.for_range(builder, vectors) as one_vector:
+                k = builder.mul(one_vector.index, v.index(v.lanes))
+                corner, b, bit_here = builder.add(here, k), v.load(added, k), builder.add(first, k)
+                values = [
+                    [
+                        builder.fadd(v.load(source, builder.add(corner, builder.add(r, c))), b)
+                        for c in (v.index(0), right)
+                    ]
+                    for r in (v.index(0), lower)
+                ]
+                bits = [
+                    [builder.add(bit_here, offset) for offset in line] for line in _offsets(v, 2, bit_row, bit_column)
+                ]
+                _finish_windows(v, values, rows, there, target, [[builder.add(out, k)]], first_bit, bits)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(total, n, n, n, bias, n, y, n, n, mask, n, n, n, n, n, n), generate
 
 
 @intrinsic

@@ -25,7 +25,7 @@ from numba import njit
 from .. import memory
 from ..settings import settings
 from .callee import callee
-from .gemm import NO_MASK
+from .gemm import NO_MASK, bits
 from .microkernel import panel_width, product
 from .outline import tools
 from .threads import jobs, member, run, scratch, share
@@ -35,6 +35,7 @@ from .tiles import (
     GRADIENT,
     INPUT,
     MASKED,
+    POOLED,
     clear_vector,
     copy_vector,
     transform,
@@ -42,6 +43,7 @@ from .tiles import (
     transpose,
 )  # fmt: skip
 from .vectors import VECTOR_BYTES, lanes_of
+from .windows import windows_of
 
 CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and M may take
 LEAST_TILES = 16  # of a block of that kind: with fewer, U is read too often
@@ -63,31 +65,39 @@ FORWARD, TURNED = 1, 2  # how a job transforms the weights of its panel
 def _transform_tile(tools, kind, m, source, shape, mask, masked, n, h0, w0, target, start, step, sums, buffer):
     """One tile at (h0, w0) of image n, all channels, by the program of `kind` (INPUT, GRADIENT); 0 outside the image.
 
-    Element e of channel c goes to target[start + e step + c]; GRADIENT adds the tile's sum to sums[c].
+    Element e of channel c goes to target[start + e step + c]; GRADIENT adds the tile's sum to sums[c]. `masked` POOLED:
+    the source holds one pixel for every 2 x 2 of `shape`.
     """
     _, H, W, C = shape
     lanes = VECTOR_BYTES // source.itemsize
     size, across = m if kind == GRADIENT else m + 2, (m + 2) * step
     inside = h0 >= 0 and w0 >= 0 and h0 + size <= H and w0 + size <= W
     first, row, column = ((n * H + h0) * W + w0) * C, W * C, C
+    halved = int(masked == POOLED)
+    rows, source_row = (H + halved) >> halved, ((W + halved) >> halved) * C
+    halves = 4 + 2 * (h0 & 1) + (w0 & 1) if halved else 0
     for c in range(0, C, lanes):
-        place, there = first + c, start + c
+        bit, there = first + c, start + c
         if inside:
             program = kind + m + (MASKED if masked else 0)
+            place = (n * rows + (h0 >> halved)) * source_row + (w0 >> halved) * C + c
             transform(
-                tools, program, source, place, row, column, mask, 0, place, row, column,
+                tools, program, source, place, source_row, column, halves, mask, 0, bit, row, column,
                 target, there, across, step, sums, c,
             )  # fmt: skip
         else:
             for i in range(size):
+                h = h0 + i
+                line = (n * rows + (h >> halved)) * source_row + c
                 for j in range(size):
-                    here, spot = place + i * row + j * column, (i * size + j) * lanes
-                    if 0 <= h0 + i < H and 0 <= w0 + j < W:
-                        copy_vector(source, here, mask, here, masked, buffer, spot)
+                    w, spot = w0 + j, (i * size + j) * lanes
+                    if 0 <= h < H and 0 <= w < W:
+                        place = line + (w >> halved) * C
+                        copy_vector(source, place, mask, bit + i * row + j * column, masked, buffer, spot)
                     else:
                         clear_vector(buffer, spot)
             transform(
-                tools, kind + m, buffer, 0, size * lanes, lanes, mask, 0, 0, 0, 0,
+                tools, kind + m, buffer, 0, size * lanes, lanes, 0, mask, 0, 0, 0, 0,
                 target, there, across, step, sums, c,
             )  # fmt: skip
 
@@ -112,9 +122,11 @@ def _multiply_panel(
 ):  # fmt: skip
     """y of `count` tiles from `first` on, for the output channels from k0 on.
 
-    M = V U, with panel `panel` of u, goes to `own`; then A^T M A.
+    M = V U, with panel `panel` of u, goes to `own`; then A^T M A. `shape` is that before any pooling.
     """
     _, P, Q, K = shape
+    halved = int(relu == POOLED)
+    y_rows, y_columns = (P + halved) >> halved, (Q + halved) >> halved
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
     for e in range(elements):
@@ -126,11 +138,12 @@ def _multiply_panel(
         n, rest = divmod(first + i, rows * columns)
         p, q = divmod(rest, columns)
         p, q = p * m, q * m
-        place = ((n * P + p) * Q + q) * K + k0
+        bit = ((n * P + p) * Q + q) * K + k0
+        place = ((n * y_rows + (p >> halved)) * y_columns + (q >> halved)) * K + k0
         for k in range(0, width, lanes):
             transform_output(
                 tools, m, own, i * width + k, across * step, step, bias, k0 + k, relu,
-                y, place + k, Q * K, K, P - p, Q - q, y_mask, 0, place + k, Q * K, K,
+                y, place + k, y_columns * K, K, P - p, Q - q, y_mask, 0, bit + k, Q * K, K,
             )  # fmt: skip
 
 
@@ -143,7 +156,8 @@ def _transform_outputs(tools, m, w, C, k, u, start, width, square):
         for i in range(lanes):
             place = (k + i) * 9 * C + c
             transform(
-                tools, FILTER + m, w, place, 3 * C, C, NO_MASK, 0, 0, 0, 0, square, i * lanes, across * size, size, w, 0
+                tools, FILTER + m, w, place, 3 * C, C, 0, NO_MASK, 0, 0, 0, 0,
+                square, i * lanes, across * size, size, w, 0,
             )  # fmt: skip
         for e in range(elements):
             transpose(tools, square, e * size, lanes, u, start + (e * C + c) * width, width)
@@ -155,7 +169,7 @@ def _transform_inputs(tools, m, w, C, first, last, c, u, start, K, width):
     for k in range(first, last):
         place, step = (k * 9 + 8) * C + c, K * width
         transform(
-            tools, FILTER + m, w, place, -3 * C, -C, NO_MASK, 0, 0, 0, 0,
+            tools, FILTER + m, w, place, -3 * C, -C, 0, NO_MASK, 0, 0, 0, 0,
             u, start + k * width, (m + 2) * step, step, w, 0,
         )  # fmt: skip
 
@@ -220,19 +234,21 @@ def _by_panels(
         )  # fmt: skip
 
 
-def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
-    """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass.
+def _correlate(m, source, shape, mask, u, turned, padding, y_shape, bias, relu):
+    """(y, mask of its ReLU or None): source of `shape` [N, H, W, C], where `mask` lets it pass.
 
+    A smaller source is spread over windows of 2 x 2 pixels; with `relu` POOLED, y is the maximum of each.
     u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not: best for
     at most TILES tiles, where no two jobs transform the same ones.
     """
-    (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
+    (N, _, _, C), (_, P, Q, K), dtype = shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(K, dtype)
-    y = memory.empty(y_shape, dtype)
+    y = memory.empty(windows_of(y_shape) if relu == POOLED else y_shape, dtype)
     y_mask = memory.empty((*y_shape[:3], K // 8), np.uint8) if relu else NO_MASK
-    flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
+    mask, _, masked = bits(mask, source.shape != shape)
+    flat = (source.reshape(-1), shape, mask, masked)
+    where, out = (rows, columns, padding), (bias, int(relu), y.reshape(-1), y_shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
     as_they_are = u.ndim == 4
     if not as_they_are and tiles > TILES and CACHE // a_tile >= LEAST_TILES:
@@ -342,14 +358,17 @@ def _filter_gradients(team, tools, m, v, v_step, q, q_step, tiles, C, K, width, 
                 for c in range(0, width, lanes):
                     start, place = (k - k0) * width + c, k * 9 * C + panel * width + c
                     transform(
-                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, NO_MASK, 0, 0, 0, 0,
+                        tools, FILTER_GRADIENT + m, own, start, across * s_step, s_step, 0, NO_MASK, 0, 0, 0, 0,
                         dw, place, 3 * C, C, dw, 0,
                     )  # fmt: skip
 
 
-def _backward_weight(m, dy, mask, x, padding):
-    """(dw [K, 3, 3, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    (N, P, Q, K), C, dtype = dy.shape, x.shape[3], x.dtype
+def _backward_weight(m, dy, shape, mask, x, padding):
+    """(dw [K, 3, 3, C], db [K]) of dy, where `mask` lets it pass, and x [N, H, W, C].
+
+    dy [N, P, Q, K] = `shape`, or smaller, of windows of 2 x 2 pixels.
+    """
+    (N, P, Q, K), C, dtype = shape, x.shape[3], x.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(C, dtype)
     groups = -(-tiles * elements * (C + K) * dtype.itemsize // GROUP)
@@ -362,14 +381,14 @@ def _backward_weight(m, dy, mask, x, padding):
     s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
     room = scratch(elements * lanes, dtype)
     dw = memory.empty((K, 3, 3, C), dtype)
-    flat = (x.reshape(-1), x.shape, dy.reshape(-1), dy.shape)
-    bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
+    flat = (x.reshape(-1), x.shape, dy.reshape(-1), shape)
+    mask, _, masked = bits(mask, dy.shape != shape)
     sums = np.zeros((groups, TILE_JOBS, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
-            _inputs_and_gradients, min(last - first, TILE_JOBS), tools(dtype), m, *flat, *bits, rows, columns, padding,
-            first, last - first, v, v_step, q, q_step, sums[group], room,
+            _inputs_and_gradients, min(last - first, TILE_JOBS), tools(dtype), m, *flat, mask, masked, rows, columns,
+            padding, first, last - first, v, v_step, q, q_step, sums[group], room,
         )  # fmt: skip
         run(
             _filter_gradients, work, tools(dtype), m, v, v_step, q, q_step, last - first, C, K, width, blocks,
@@ -394,6 +413,10 @@ class Winograd:
         plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
         return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N > 0
 
+    def pools(self, geo, dtype) -> bool:
+        """Whether 2 x 2 windows may be pooled: always."""
+        return True
+
     def takes_weights_as_they_are(self, geo) -> bool:
         """Whether each panel of U would be used by one job only, which may then make it for itself."""
         return geo.N * -(-max(geo.P, geo.H) // self.m) * -(-max(geo.Q, geo.W) // self.m) <= TILES
@@ -407,15 +430,15 @@ class Winograd:
         return _transformed_weights(self.m, w, True)
 
     def forward(self, geo, x, u, bias, relu):
-        """(y [N, P, Q, K], mask of its ReLU or None)."""
-        return _correlate(self.m, x, None, u, False, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
+        """(y [N, P, Q, K], mask of its ReLU or None); with `relu` POOLED, y of the windows."""
+        return _correlate(self.m, x, x.shape, None, u, False, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
 
     def backward_input(self, geo, dy, mask, u):
-        """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
-        turned = (2 - geo.padding[0], 2 - geo.padding[1])
+        """dx [N, H, W, C] of dy [N, P, Q, K], or of the windows, where `mask` lets it pass."""
+        turned, shape = (2 - geo.padding[0], 2 - geo.padding[1]), (geo.N, geo.P, geo.Q, geo.K)
         none = np.zeros(geo.C, dy.dtype)
-        return _correlate(self.m, dy, mask, u, True, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
+        return _correlate(self.m, dy, shape, mask, u, True, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
 
     def backward_weight(self, geo, dy, mask, x):
-        """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-        return _backward_weight(self.m, dy, mask, x, geo.padding)
+        """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], or of the windows, where `mask` lets it pass, and x."""
+        return _backward_weight(self.m, dy, (geo.N, geo.P, geo.Q, geo.K), mask, x, geo.padding)
