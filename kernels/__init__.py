@@ -18,6 +18,8 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 | conv2d_backward_bias(dy) | db [K] |
 | conv2d_relu_forward(x, w, b, stride, padding, dilation, groups) | relu(y), mask: bytes [N, P, Q, ceil(K/8)] |
 | conv2d_relu_backward(dy, mask, x, w, stride, padding, dilation, groups, needs) | dx, dw, db; None where not needed |
+| conv2d_relu_max_pool2d_forward(x, w, b, stride, padding, dilation, groups, ceil_mode) | maxima of 2 x 2, mask |
+| conv2d_relu_max_pool2d_backward(dy, mask, x, w, stride, padding, dilation, groups, ceil_mode, needs) | as above |
 | max_pool2d_forward(x, window, stride, padding, dilation, ceil_mode) | y, argmax: bytes [N, C, P, Q], r S + s |
 | max_pool2d_backward_input(dy, argmax, input_size, window, stride, padding, dilation, ceil_mode) | dx |
 | avg_pool2d_forward(x, window, stride, padding, ceil_mode, count_include_pad) | y |
@@ -46,7 +48,8 @@ The step of a key is an integer; on cuda and cuda-sim it may be an array uint32 
 Of windows of at most four taps a device may give argmax as two bits, bytes [N, P, Q, ceil(C/4)]: channel c in the bits
 from 2 (c mod 4) of byte c div 4. `layout.tap_numbers` unpacks it; the way back there, and in the reference, takes both.
 
-A mask holds one bit an element, set where ReLU let it pass: channel k of a pixel in bit k mod 8 of byte k div 8.
+A mask holds one bit an element, set where ReLU let it pass: channel k of a pixel in bit k mod 8 of byte k div 8. With
+pooling, where it also won its window: a mask of the same size, and no argmax.
 Weights that nobody can write to (`w.flags.writeable` False) are constants: a device may keep what it derives from them.
 
 At the kinks: ReLU'(0) = 0; the first maximum of a window in row-major order takes the gradient; padding never

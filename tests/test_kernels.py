@@ -361,6 +361,22 @@ def conv2d_relu_calls(case, rng):
     yield "conv2d_relu_backward", (signed(rng, geo.y_shape), mask, x, w, *window)
 
 
+def conv2d_relu_max_pool2d_calls(case, rng):
+    a = case.arguments
+    window = (a["stride"], a["padding"], a["dilation"], a["groups"], a["ceil_mode"])
+    while True:  # until rounding cannot change which element wins, or whether ReLU lets it pass
+        x, w, b = (signed(rng, shape).astype(np.float32).astype(np.float64) for shape in case.shapes.values())
+        z = reference.conv2d_forward(x, w, b, *window[:4])
+        pairs = (z[:, :, 1:], z[:, :, :-1]), (z[..., 1:], z[..., :-1]), (z[:, :, 1:, 1:], z[:, :, :-1, :-1])
+        pairs += ((z[:, :, 1:, :-1], z[:, :, :-1, 1:]), (z, 0))
+        gaps = np.concatenate([abs(one - other).reshape(-1) for one, other in pairs])
+        if gaps[gaps > 0].min(initial=1) > 1e-5:  # those that see padding alone are equal everywhere
+            break
+    y, mask = reference.conv2d_relu_max_pool2d_forward(x, w, b, *window)
+    yield "conv2d_relu_max_pool2d_forward", (x, w, b, *window)
+    yield "conv2d_relu_max_pool2d_backward", (signed(rng, y.shape), mask, x, w, *window)
+
+
 def max_pool2d_calls(case, rng):
     a = case.arguments
     window = (a["kernel_size"], a["stride"], a["padding"], a["dilation"], a["ceil_mode"])
@@ -449,6 +465,7 @@ def step_calls(case, rng):
 CALLS = {
     "conv2d": conv2d_calls,
     "conv2d_relu": conv2d_relu_calls,
+    "conv2d_relu_max_pool2d": conv2d_relu_max_pool2d_calls,
     "max_pool2d": max_pool2d_calls,
     "avg_pool2d": avg_pool2d_calls,
     "lrn": lrn_calls,

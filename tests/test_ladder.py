@@ -136,6 +136,15 @@ def fused(kernels, shape, x, w, b, dy, needs=(True, True, True)):
     return {"y": y, "mask": mask, "dx": dx, "dw": dw, "db": db}
 
 
+def pooled(name, shape, x, w, b, dy):
+    """{direction: array} of the convolution with ReLU and pooling by the rung `name`; dy is cut to the maxima."""
+    with settings.using(convolution=name):
+        y, mask = cpu.conv2d_relu_max_pool2d_forward(x, w, b, *shape.window, True)
+        dy = dy[:, :, : y.shape[2], : y.shape[3]]
+        dx, dw, db = cpu.conv2d_relu_max_pool2d_backward(dy, mask, x, w, *shape.window, True)
+    return {"y": y, "mask": mask, "dx": dx, "dw": dw, "db": db}
+
+
 def wide(*arrays):
     return [array.astype(np.float64) for array in arrays]
 
@@ -204,6 +213,33 @@ def test_every_rung_with_relu_agrees_with_the_reference(dtype, data, layout, nee
                 continue
             assert array.dtype == dtype
             assert_close(key, name, array, expected[key], absolute[key])
+
+
+@in_every_dtype
+@given(data=st.data(), ceil_mode=st.booleans(), strange=st.sampled_from([0.0, NAN, INF, -INF]))
+def test_every_rung_with_pooling_is_one_by_one_to_the_bit(dtype, data, ceil_mode, strange):
+    """Sums of small integers tie often; the parts are held to the reference by tests of their own."""
+    shape = data.draw(shapes(dtype))
+    ceil_mode |= min(shape.geo.P, shape.geo.Q) < 2
+    x, w, b, _ = tensors(shape, dtype, small_integers)
+    if x.size:
+        x.reshape(-1)[data.draw(st.integers(0, x.size - 1))] += strange
+    for name in shape.rungs(dtype):
+        with settings.using(convolution=name):
+            z, passes = cpu.conv2d_relu_forward(x, w, b, *shape.window)
+            expected, argmax = cpu.max_pool2d_forward(z, 2, ceil_mode=ceil_mode)
+            y, mask = cpu.conv2d_relu_max_pool2d_forward(x, w, b, *shape.window, ceil_mode)
+            np.testing.assert_array_equal(y, expected, err_msg=name)
+            dy = signed(np.random.default_rng(shape.seed), y.shape).astype(dtype)
+            dz = cpu.max_pool2d_backward_input(dy, argmax, z.shape[2:], 2, ceil_mode=ceil_mode)
+            gradients = cpu.conv2d_relu_backward(dz, passes, x, w, *shape.window)
+            found = cpu.conv2d_relu_max_pool2d_backward(dy, mask, x, w, *shape.window, ceil_mode)
+        won = np.unpackbits(mask, axis=3, count=shape.geo.K, bitorder="little").transpose(0, 3, 1, 2)
+        masked = np.unpackbits(passes, axis=3, count=shape.geo.K, bitorder="little").transpose(0, 3, 1, 2)
+        winners = cpu.max_pool2d_backward_input(np.ones_like(y), argmax, z.shape[2:], 2, ceil_mode=ceil_mode)
+        np.testing.assert_array_equal(won, masked * winners, err_msg=name)
+        for one, other in zip(found, gradients, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
 
 
 @in_every_dtype
@@ -304,8 +340,12 @@ def test_the_same_bits_for_any_number_of_threads_and_on_every_run(name, dtype):
         found = []
         for threads in (1, 2, 4, 4):
             with settings.using(threads=threads):
-                together = fused(one, shape, x, w, b, dy)
-                found.append(results(one, shape, x, w, b, dy) | {f"{key} with ReLU": a for key, a in together.items()})
+                together, all_in_one = fused(one, shape, x, w, b, dy), pooled(one, shape, x, w, b, dy)
+                found.append(
+                    results(one, shape, x, w, b, dy)
+                    | {f"{key} with ReLU": array for key, array in together.items()}
+                    | {f"{key} with pooling": array for key, array in all_in_one.items()}
+                )
         for again in found[1:]:
             for key, array in again.items():
                 assert array.tobytes() == found[0][key].tobytes(), f"{key} by {one}"
@@ -700,6 +740,15 @@ for name, C in (one.split() for one in sys.argv[1:]):
     right, right_mask = reference.conv2d_relu_forward(*wide[:3], 1, 1)
     expected = reference.conv2d_relu_backward(wide[3], right_mask, *wide[:2], 1, 1)
     assert (mask == right_mask).all(), name
+    with settings.using(convolution=name):
+        maxima, winners = cpu.conv2d_relu_max_pool2d_forward(x, w, b, 1, 1, ceil_mode=True)
+        largest, argmax = cpu.max_pool2d_forward(y, 2, ceil_mode=True)
+        assert (maxima == largest).all(), name
+        dy = dy[:, :, : largest.shape[2], : largest.shape[3]]
+        dz = cpu.max_pool2d_backward_input(dy, argmax, (9, 7), 2, ceil_mode=True)
+        one_by_one = cpu.conv2d_relu_backward(dz, mask, x, w, 1, 1)
+        for one, other in zip(cpu.conv2d_relu_max_pool2d_backward(dy, winners, x, w, 1, 1, ceil_mode=True), one_by_one):
+            assert (one == other).all(), name
     for key, got, truth in zip(("y", "dx", "dw", "db"), (y, *gradients), (right, *expected)):
         off[f"{name} of {C} channels: {key}"] = float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
 print(json.dumps({"bytes": VECTOR_BYTES, "off": off}))

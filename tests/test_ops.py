@@ -15,6 +15,7 @@ from minifcn.kernels import cuda
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.cuda import ExecutorError
 from minifcn.ops.conv2d_relu import PARTS
+from minifcn.ops.conv2d_relu_max_pool2d import PARTS as PARTS_WITH_POOL
 from minifcn.ops.cross_entropy import REDUCTIONS
 
 from .devices import EVERY, examples, on_devices
@@ -433,13 +434,25 @@ def test_moving_between_devices():
     np.testing.assert_array_equal(y.numpy(), x.numpy())
 
 
-# --- convolution and ReLU in one ---
+# --- convolution, ReLU and pooling in one ---
 
 
 @on_every_device
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (True, False, True), (False, False, True)])
-def test_convolution_and_relu_in_one_are_the_two_one_by_one(device, with_bias, needs):
+@pytest.mark.parametrize(
+    ("fused", "pool"),
+    [
+        (ops.conv2d_relu, lambda y: y),
+        (ops.conv2d_relu_max_pool2d, lambda y: ops.max_pool2d(y, 2)),
+        (
+            lambda *leaves, padding: ops.conv2d_relu_max_pool2d(*leaves, padding=padding, ceil_mode=True),
+            lambda y: ops.max_pool2d(y, 2, ceil_mode=True),
+        ),
+    ],
+    ids=["relu", "pooled", "ceiling"],
+)
+def test_convolution_and_relu_in_one_are_the_two_one_by_one(device, fused, pool, with_bias, needs):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in ((2, 3, 7, 6), (9, 3, 3, 3), (9,))][: 2 + with_bias]
     if not any(needs[: len(arrays)]):
@@ -451,13 +464,13 @@ def test_convolution_and_relu_in_one_are_the_two_one_by_one(device, with_bias, n
         y.backward(np.random.default_rng(1).standard_normal(y.shape))
         return [y.numpy(), *(None if leaf.grad is None else leaf.grad.numpy() for leaf in leaves)]
 
-    together = run(lambda *leaves: ops.conv2d_relu(*leaves, padding=1))
-    one_by_one = run(lambda *leaves: relu(conv2d(*leaves, padding=1)))
+    together = run(lambda *leaves: fused(*leaves, padding=1))
+    one_by_one = run(lambda *leaves: pool(relu(conv2d(*leaves, padding=1))))
     for one, other in zip(together, one_by_one, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
-    assert (together[0] == 0).any()
+    assert (together[0] == 0).any() or fused is not ops.conv2d_relu
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -473,6 +486,25 @@ def test_a_replaced_part_takes_convolution_and_relu_apart(name):
         ops.conv2d_relu(x, w, b).sum().backward()
     assert called == [name]
     ops.conv2d_relu(x, w, b).sum().backward()
+    assert called == [name]
+
+
+@pytest.mark.parametrize("name", PARTS_WITH_POOL)
+def test_a_replaced_part_takes_the_pooling_apart(name):
+    true, called = get_device("cpu").kernel(name), []
+
+    def watched(*arguments):
+        called.append(name)
+        return true(*arguments)
+
+    x, w, b = (Tensor(np.ones(shape), requires_grad=True) for shape in ((1, 1, 5, 4), (1, 1, 2, 2), (1,)))
+    expected = ops.conv2d_relu_max_pool2d(x, w, b, ceil_mode=True)
+    with replaced("cpu", **{name: watched}):
+        y = ops.conv2d_relu_max_pool2d(x, w, b, ceil_mode=True)
+        y.sum().backward()
+    np.testing.assert_array_equal(y.numpy(), expected.numpy())
+    assert called == [name]
+    ops.conv2d_relu_max_pool2d(x, w, b).sum().backward()
     assert called == [name]
 
 

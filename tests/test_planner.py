@@ -87,7 +87,7 @@ def test_the_ledger_asks_for_what_was_planned(one_thread, monkeypatch, tmp_path,
 
 
 def test_masks_and_activations_by_hand():
-    """One bit an element of each ReLU and one byte a window of each pooling, as `kernels` says."""
+    """One bit an element of each ReLU, which says what a pooling needs as well, as `kernels` says."""
     about = SETTINGS | {"width": 0.5, "dropout": 0.0}
     net = planner.without_values(about)
     plan = planner.training(net, (64, 64), 1, optim.SGD)
@@ -96,7 +96,6 @@ def test_masks_and_activations_by_hand():
     for block in ((8,), (16,), (32, 32), (64, 64), (64, 64)):
         masks += sum(side * side * channels // 8 for channels in block)
         side //= 2
-        masks += side * side * block[-1]
     masks += 2 * side * side * 128 // 8  # fc6, fc7
     assert plan.parts["masks"] == masks
 

@@ -59,6 +59,9 @@ def upsample_cross_entropy(x, target, factor, padding, offset, **rest):
 THEIRS = {
     "conv2d": conv2d,
     "conv2d_relu": lambda *tensors, **a: F.relu(conv2d(*tensors, **a)),
+    "conv2d_relu_max_pool2d": lambda *tensors, ceil_mode, **a: F.max_pool2d(
+        F.relu(conv2d(*tensors, **a)), 2, ceil_mode=ceil_mode
+    ),
     "conv_transpose2d": conv_transpose2d,
     "linear": F.linear,
     "max_pool2d": F.max_pool2d,

@@ -16,6 +16,8 @@ with own_cache():
         conv2d_forward,
         conv2d_relu_backward,
         conv2d_relu_forward,
+        conv2d_relu_max_pool2d_backward,
+        conv2d_relu_max_pool2d_forward,
     )
     from .crop import crop_backward_input, crop_forward, crop_sum_forward
     from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
@@ -49,6 +51,8 @@ __all__ = [
     "conv2d_forward",
     "conv2d_relu_backward",
     "conv2d_relu_forward",
+    "conv2d_relu_max_pool2d_backward",
+    "conv2d_relu_max_pool2d_forward",
     "crop_backward_input",
     "crop_forward",
     "crop_sum_forward",

@@ -16,6 +16,8 @@ from .constants import derived, forget, is_constant
 from .ladder import DIRECTIONS, RUNGS, choose
 from .layout import channels_first, channels_last
 from .threads import jobs, run, share
+from .tiles import POOLED
+from .windows import maxima, spread, windows_of
 
 BIAS_GRAIN = 1 << 16  # elements of dy that are worth a job of the bias gradient,
 BIAS_JOBS = 16  # which has this many at most
@@ -27,6 +29,11 @@ def _forward(geo, name, x, w, b, relu):
     weights = _weights(geo, name, "forward_weights", w)
     y, mask = RUNGS[name].forward(geo, channels_last(x), weights, bias, relu)
     return channels_first(y), mask
+
+
+def _pools(name, geo, dtype) -> bool:
+    """Whether the rung `name` writes maxima of 2 x 2 windows, and reads their gradients."""
+    return getattr(RUNGS[name], "pools", lambda geo, dtype: False)(geo, dtype)
 
 
 def _weights(geo, name, function, w):
@@ -119,6 +126,45 @@ def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups
     checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
     mask, dx, dw, db = np.ascontiguousarray(mask), None, None, None
     name = choose(geo, dy.dtype)
+    if needs[0]:
+        dx = _backward_input(geo, name, dy, mask, w)
+    if needs[1] or needs[2]:
+        dw, db = _backward_weight(geo, name, dy, mask, x)
+    return dx, dw if needs[1] else None, db if needs[2] else None
+
+
+def conv2d_relu_max_pool2d_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False):
+    """See `reference.conv2d_relu_max_pool2d_forward`."""
+    checks.same_dtype(x=x, weight=w, bias=b)
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    windows = geometry.max_pool2d(geo.y_shape, 2, ceil_mode=ceil_mode)
+    _check_bias(b, geo)
+    name = choose(geo, x.dtype)
+    if _pools(name, geo, x.dtype):
+        y, mask = _forward(geo, name, x, w, b, POOLED)
+    else:
+        y, mask = maxima(channels_last(_forward(geo, name, x, w, b, False)[0]))
+        y = channels_first(y)
+    if windows.y_shape != y.shape:  # pixels that are in no window
+        y = y[:, :, : windows.P, : windows.Q]
+        mask[:, 2 * windows.P :] = 0
+        mask[:, :, 2 * windows.Q :] = 0
+    return y, mask
+
+
+def conv2d_relu_max_pool2d_backward(
+    dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False, needs=(True, True, True)
+):
+    """See `reference.conv2d_relu_max_pool2d_backward`."""
+    checks.same_dtype(dy=dy, x=x, weight=w)
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    checks.expect_shape("dy", dy.shape, geometry.max_pool2d(geo.y_shape, 2, ceil_mode=ceil_mode).y_shape)
+    checks.expect_shape("mask", mask.shape, geometry.mask_shape(geo.y_shape))
+    mask, dx, dw, db = np.ascontiguousarray(mask), None, None, None
+    name = choose(geo, dy.dtype)
+    shape, last = (geo.N, geo.P, geo.Q, geo.K), channels_last(dy)
+    if not _pools(name, geo, dy.dtype) or last.shape != windows_of(shape):
+        dy = channels_first(spread(last, shape))
     if needs[0]:
         dx = _backward_input(geo, name, dy, mask, w)
     if needs[1] or needs[2]:

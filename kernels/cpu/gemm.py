@@ -32,8 +32,9 @@ from .microkernel import TALL, finished_product, panel_width, product, tall_prod
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
-from .tiles import transpose
-from .vectors import lanes_of
+from .tiles import POOLED, finish_windows, spread_vectors, transpose
+from .vectors import VECTOR_BYTES, lanes_of
+from .windows import windows_of
 
 PIXELS = 96  # output pixels of a job: each weight loaded from memory is used this often
 FEW = 1 << 12  # elements of a panel that stays in the first-level cache: then a job may take more pixels,
@@ -47,12 +48,22 @@ DEEP = 512  # elements of a filter; from so many on, its runs are jobs of their 
 
 
 @callee
+def _pixel(shape, masked, n, h, w):
+    """The number of the pixel (h, w) of image n of `shape`; where `masked` is POOLED, of its window."""
+    _, H, W, _ = shape
+    half = int(masked == POOLED)
+    return (n * ((H + half) >> half) + (h >> half)) * ((W + half) >> half) + (w >> half)
+
+
+@callee
 def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
     """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c].
 
-    0 outside the image and where the mask does not let it pass.
+    0 outside the image and where the mask does not let it pass. `masked` POOLED: the source holds one pixel for every
+    2 x 2 of `shape`.
     """
     _, H, W, channels = shape
+    lanes = VECTOR_BYTES // source.itemsize
     low = min(max(-first_column, 0), columns)
     high = max(min(W - first_column, columns), low)
     for i in range(rows):
@@ -63,12 +74,25 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
         clear_run(lines, start, low * C)
         clear_run(lines, start + high * C, (columns - high) * C)
         pixel = (n * H + h) * W + first_column + low
-        if channels == C and (not masked or mask_row == C):
+        if masked == POOLED and channels == C == mask_row and C % lanes == 0:
+            column = first_column + low
+            place = _pixel(shape, masked, n, h, column) * C
+            spread_vectors(
+                source, place, column & 1, mask, pixel * C, lines, start + low * C, high - low, C // lanes
+            )  # fmt: skip
+        elif masked != POOLED and channels == C and (not masked or mask_row == C):
             copy_masked_run(source, pixel * C, mask, pixel * C, masked, lines, start + low * C, (high - low) * C)
         else:
             for j in range(high - low):
-                place, bit = (pixel + j) * channels + c0, (pixel + j) * mask_row + c0
+                place = _pixel(shape, masked, n, h, first_column + low + j) * channels + c0
+                bit = (pixel + j) * mask_row + c0
                 copy_masked_run(source, place, mask, bit, masked, lines, start + (low + j) * C, C)
+
+
+@njit(cache=True, nogil=True)
+def _in_one_go(runs, panel_size):
+    """Whether one product may take all runs: they are evenly spaced, and their panel of weights is short."""
+    return len(runs) == 1 or (runs[0, 3] > 0 and panel_size <= PANEL)
 
 
 @callee
@@ -76,16 +100,26 @@ def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, 
     """total [rows Q, width] = the patches of `rows` output rows in `lines`, times one panel of weights."""
     depth, width = panels.shape[1], panels.shape[2]
     flat = panels.reshape(-1)
-    done = 0
-    for t in range(len(runs)):
+    done, at_once = 0, len(runs) if _in_one_go(runs, depth * width) else 1
+    for t in range(0, len(runs), at_once):
         du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
         for i in range(rows):
             start = ((i * u_stride + du - origin[0]) * columns + dv - origin[1]) * C
             product(
-                tools, Q, width, lines, start, v_stride * C, 1, 0, flat, (panel * depth + done) * width, width, 0,
-                total, i * Q * width, width, taps * C, 1, int(t > 0),
+                tools, Q, width, lines, start, v_stride * C, 1, runs[t, 3] * columns * C,
+                flat, (panel * depth + done) * width, width, taps * C * width,
+                total, i * Q * width, width, taps * C, at_once, int(t > 0),
             )  # fmt: skip
         done += taps * C
+
+
+@njit(cache=True, nogil=True)
+def _rows_of(part, row_blocks, rows, pooled):
+    """(first, last + 1) row of a block of output rows; where they are `pooled`, in pairs."""
+    if not pooled:
+        return part * rows // row_blocks, (part + 1) * rows // row_blocks
+    pairs = (rows + 1) // 2
+    return 2 * (part * pairs // row_blocks), min(2 * ((part + 1) * pairs // row_blocks), rows)
 
 
 @njit(cache=True, nogil=True)
@@ -95,6 +129,7 @@ def _multiply(
 ):  # fmt: skip
     """Writes `out` and the mask of its ReLU. One job a block of output rows of an image and a share of the panels.
 
+    With `relu` POOLED, `out` holds the windows over images of `out_shape`.
     grid = (rows, columns, u stride, u origin, v stride, v origin): the output pixel (i, j) reads the source around
     (i u_stride + u_origin, j v_stride + v_origin) and goes to (i h_stride + h_origin, j w_stride + w_origin), `place`.
     extent = the least du and dv of the runs, and the lines and columns that all runs of one pixel span.
@@ -110,7 +145,7 @@ def _multiply(
     for job in jobs(team):
         block, split = divmod(job, splits)
         n, part = divmod(block, row_blocks)
-        first, last = part * rows // row_blocks, (part + 1) * rows // row_blocks
+        first, last = _rows_of(part, row_blocks, rows, relu == POOLED)
         count = last - first
         _fill_lines(
             source, shape, c0, C, mask, mask_row, masked, n, first * u_stride + u_origin + du,
@@ -121,7 +156,21 @@ def _multiply(
         low, high_panel = split * units // splits * unit, (split + 1) * units // splits * unit
         for panel in range(low, min(high_panel, len(panels))):
             k = panel * width
-            in_one_go = len(runs) == 1 or (runs[0, 3] > 0 and panels.shape[1] * width <= PANEL)
+            for i in range(0, count if relu == POOLED else 0, 2):
+                pair = min(2, count - i)
+                _multiply_rows(
+                    tools, lines, columns, C, u_stride, v_stride, runs, pair, Q, panels, panel, total,
+                    (du - i * u_stride, dv),
+                )  # fmt: skip
+                window = _pixel(out_shape, POOLED, n, first + i, 0)
+                finish_windows(
+                    total, 0, Q * width, width, bias, k, out, window * channels + k0 + k, channels,
+                    out_mask, (n * out_H + first + i) * out_W * out_mask_row + k0 + k, out_W * out_mask_row,
+                    out_mask_row, pair, Q, width // (VECTOR_BYTES // source.itemsize),
+                )  # fmt: skip
+            if relu == POOLED:
+                continue
+            in_one_go = _in_one_go(runs, panels.shape[1] * width)
             if in_one_go and K - k >= width and w_stride == 1 and out_mask_row % 8 == 0 and (k0 + k) % 8 == 0:
                 taps = runs[0, 2]
                 for i in range(count):
@@ -223,18 +272,28 @@ def _rows_of_a_job(Q: int, columns: int, C: int, u_stride: int, high: int, panel
     return max(1, min(-(-(MORE if panel <= FEW else PIXELS) // Q), fitting))
 
 
-def bits(mask: np.ndarray | None) -> tuple[np.ndarray, int, int]:
-    """(mask bytes, bits a pixel, whether there is a mask)."""
-    return (NO_MASK, 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], 1)
+def bits(mask: np.ndarray | None, pooled: bool = False) -> tuple[np.ndarray, int, int]:
+    """(mask bytes, bits a pixel, whether there is a mask: 0, 1, or POOLED)."""
+    return (NO_MASK, 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], POOLED if pooled else 1)
 
 
-def _multiply_patches(source, c0, inputs, mask, panels, outputs, taps, grid, bias, relu, out, k0, place, out_mask):
-    """One group and one phase: all output pixels of `grid`."""
-    (runs, extent), N = _runs(*taps), source.shape[0]
+def pools(geo, dtype) -> bool:
+    """Whether 2 x 2 windows may be pooled: where the output channels fill whole vectors and bytes of the mask."""
+    return geo.groups == 1 and geo.K % max(lanes_of(dtype), 8) == 0
+
+
+def _multiply_patches(
+    source, shape, c0, inputs, mask, panels, outputs, taps, grid, bias, relu, out, out_shape, k0, place, out_mask
+):  # fmt: skip
+    """One group and one phase: all output pixels of `grid`. shape, out_shape: before any pooling."""
+    (runs, extent), N = _runs(*taps), shape[0]
     rows, Q, u_stride, _, v_stride, _ = grid
     columns = (Q - 1) * v_stride + extent[3]
     row_blocks = -(-rows // _rows_of_a_job(Q, columns, inputs, u_stride, extent[2], panels[0].size))
     count = -(-rows // row_blocks)
+    if relu == POOLED:
+        row_blocks = min(row_blocks, -(-rows // 2))
+        count = 2 * -(-rows // (2 * row_blocks))
     splits = max(1, min(len(panels), SPLIT // max(N * row_blocks, 1)))
     if out_mask is not None and k0 % 8:
         splits = 1  # panels share bytes of the mask
@@ -243,9 +302,9 @@ def _multiply_patches(source, c0, inputs, mask, panels, outputs, taps, grid, bia
     room = scratch(lines_size + count * Q * width, source.dtype)
     out_bits, out_mask_row, _ = bits(out_mask)
     run(
-        _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), source.shape, c0, inputs,
-        *bits(mask), runs, grid, extent, row_blocks, splits, panels, room, lines_size, bias, int(relu),
-        out.reshape(-1), out.shape, k0, outputs, place, out_bits, out_mask_row,
+        _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), shape, c0, inputs,
+        *bits(mask, source.shape != shape), runs, grid, extent, row_blocks, splits, panels, room, lines_size,
+        bias, int(relu), out.reshape(-1), out_shape, k0, outputs, place, out_bits, out_mask_row,
     )  # fmt: skip
 
 
@@ -263,15 +322,17 @@ def forward_weights(geo, w):
 
 
 def forward(geo, x, weights, bias, relu):
-    """(y [N, P, Q, K], mask of its ReLU or None)."""
-    y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
-    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    """(y [N, P, Q, K], mask of its ReLU or None); with `relu` POOLED, y of the windows."""
+    shape = (geo.N, geo.P, geo.Q, geo.K)
+    y = memory.empty(windows_of(shape) if relu == POOLED else shape, x.dtype)
+    mask = memory.empty((*shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
     C, K = geo.C // geo.groups, geo.K // geo.groups
     taps = _taps(geo)
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     for g in range(geo.groups):
         _multiply_patches(
-            x, g * C, C, None, weights[g], K, taps, grid, bias[g * K : (g + 1) * K], relu, y, g * K, (1, 0, 1, 0), mask
+            x, x.shape, g * C, C, None, weights[g], K, taps, grid, bias[g * K : (g + 1) * K], relu,
+            y, shape, g * K, (1, 0, 1, 0), mask,
         )  # fmt: skip
     return y, mask
 
@@ -319,8 +380,8 @@ def backward_input_weights(geo, w):
 
 
 def backward_input(geo, dy, mask, weights):
-    """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
-    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    """dx [N, H, W, C] of dy [N, P, Q, K], or of the windows, where `mask` lets it pass."""
+    dx, shape = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype), (geo.N, geo.P, geo.Q, geo.K)
     if geo.stride != (1, 1):
         dx[...] = 0  # pixels that no window meets
     C, K = geo.C // geo.groups, geo.K // geo.groups
@@ -330,7 +391,22 @@ def backward_input(geo, dy, mask, weights):
         grid, place = (rows, columns, 1, u0, 1, v0), (geo.stride[0], h0, geo.stride[1], w0)
         for g in range(geo.groups):
             _multiply_patches(
-                dy, g * K, K, mask, panels[g], C, (tuple(du), tuple(dv)), grid, no_bias, False, dx, g * C, place, None
+                dy,
+                shape,
+                g * K,
+                K,
+                mask,
+                panels[g],
+                C,
+                (tuple(du), tuple(dv)),
+                grid,
+                no_bias,
+                False,
+                dx,
+                dx.shape,
+                g * C,
+                place,
+                None,
             )
     return dx
 
@@ -372,9 +448,10 @@ def _gradients(
                 )
             else:
                 for i in range((last - first) * Q):
-                    pixel = (n * P + first) * Q + i
-                    source, bit = pixel * dy_shape[3] + k0, pixel * mask_row + k0
-                    copy_masked_run(dy, source, mask, bit, masked, block, i * row, K)
+                    h, w = divmod(first * Q + i, Q)
+                    pixel = _pixel(dy_shape, masked, n, h, w)
+                    bit = ((n * P + h) * Q + w) * mask_row + k0
+                    copy_masked_run(dy, pixel * dy_shape[3] + k0, mask, bit, masked, block, i * row, K)
                     clear_run(block, i * row + K, row - K)
             for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks, at_once):
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
@@ -432,7 +509,8 @@ def _add_shares(team, totals, runs, starts, C, width, turned, dw, K, depth):
 
 
 def backward_weight(geo, dy, mask, x):
-    """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
+    """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], or of the windows, where `mask` lets it pass, and x."""
+    shape = (geo.N, geo.P, geo.Q, geo.K)
     C, K, lanes = geo.C // geo.groups, geo.K // geo.groups, lanes_of(x.dtype)
     depth = geo.R * geo.S * C
     runs, extent = _runs(*_taps(geo))
@@ -463,8 +541,8 @@ def backward_weight(geo, dy, mask, x):
             totals[...] = 0
         run(
             _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C,
-            dy.reshape(-1), dy.shape, g * K, K, *bits(mask), runs, grid, row_blocks, shares, k_blocks, run_blocks,
-            starts, width, int(turned), int(tall), room, dy_size, totals, sums,
+            dy.reshape(-1), shape, g * K, K, *bits(mask, dy.shape != shape), runs, grid, row_blocks, shares, k_blocks,
+            run_blocks, starts, width, int(turned), int(tall), room, dy_size, totals, sums,
         )  # fmt: skip
         flat = dw[outputs].reshape(-1)
         run(_add_shares, min(K, SPLIT), totals, runs, starts, C, width, int(turned), flat, K, depth)

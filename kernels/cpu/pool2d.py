@@ -38,7 +38,7 @@ def beats(value, best):
 
 
 @njit(cache=True, nogil=True)
-def _first_of_four(x0, x1, x2, x3):
+def first_of_four(x0, x1, x2, x3):
     """(the maximum, its number): the earlier of equal ones."""
     best, tap = x0, np.uint8(0)
     best, tap = (x1, np.uint8(1)) if beats(x1, best) else (best, tap)
@@ -56,11 +56,11 @@ def _max_of_fours(x, upper, lower, right, step, C, y, argmax, out, count):
         for start in range(np.uintp(0), whole, LANES):
             for i in range(LANES):
                 c = start + i
-                y[out + c], argmax[out + c] = _first_of_four(
+                y[out + c], argmax[out + c] = first_of_four(
                     x[upper + c], x[upper + right + c], x[lower + c], x[lower + right + c]
                 )
         for c in range(whole, C):
-            y[out + c], argmax[out + c] = _first_of_four(
+            y[out + c], argmax[out + c] = first_of_four(
                 x[upper + c], x[upper + right + c], x[lower + c], x[lower + right + c]
             )
         upper, lower, out = upper + step, lower + step, out + C

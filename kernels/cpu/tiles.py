@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,6 +20,9 @@ from numba.extending import intrinsic
 from .. import winograd
 from .outline import code, outlined
 from .vectors import VECTORS, Vectors
+
+# What comes after a product (`relu`), or before one (`masked`): nothing 0, ReLU 1, or it and 2 x 2 maxima:
+POOLED = 2
 
 
 def _paired_columns(v: Vectors, matrix: winograd.Matrix, d: list[Any]) -> tuple[list[list[Any]], list[Any]]:
@@ -143,44 +147,50 @@ def _branches(v: Vectors, program, numbers) -> Iterator[int]:
     builder.position_at_end(after)
 
 
-def _emit_pixels(v: Vectors, sizes, size, source, row, column, mask, masked, bit, place, pixels) -> None:
+def _emit_pixels(v: Vectors, sizes, size, source, row, column, mask, masked, bit, bit_row, place, pixels) -> None:
     """pixels [size, size] = the source; 0 outside the image (`place`: h, w, H, W) and where the mask does not pass."""
     builder, (h, w, H, W), zero = v.builder, place, v.index(0)
     masks, nothing = builder.icmp_signed("!=", masked, zero), v.scratch(1)
     v.store(v.zero, nothing, zero)
+    halved = builder.zext(builder.icmp_signed("==", masked, v.index(POOLED)), zero.type)
+
+    def step(first, number):
+        """From the source's pixel at `first` to the one `number` further, or to the window that holds it."""
+        return builder.lshr(builder.add(builder.and_(first, halved), number), halved)
+
     for wide in _branches(v, size, sizes):
         columns = [builder.icmp_unsigned("<", builder.add(w, v.index(j)), W) for j in range(wide)]
+        steps = [builder.mul(step(w, v.index(j)), column) for j in range(wide)]
         with cgutils.for_range(builder, size) as line:
-            start, target = builder.mul(line.index, row), builder.mul(line.index, v.index(wide * v.lanes))
             here = builder.icmp_unsigned("<", builder.add(h, line.index), H)
+            start, bits_start = builder.mul(step(h, line.index), row), builder.mul(line.index, bit_row)
+            target = builder.mul(line.index, v.index(wide * v.lanes))
             for j in range(wide):
-                offset = builder.add(start, builder.mul(v.index(j), column))
-                inside = builder.and_(here, columns[j])
+                inside, offset = builder.and_(here, columns[j]), builder.add(start, steps[j])
                 value = v.load(builder.select(inside, builder.gep(source, [offset]), nothing), zero)
-                bits = v.load_mask(mask, builder.select(builder.and_(inside, masks), builder.add(bit, offset), zero))
+                number = builder.add(bit, builder.add(bits_start, builder.mul(v.index(j), column)))
+                bits = v.load_mask(mask, builder.select(builder.and_(inside, masks), number, zero))
                 passes = builder.and_(v.in_every_lane(inside), builder.or_(bits, v.in_every_lane(builder.not_(masks))))
                 v.store(builder.select(passes, value, v.zero), pixels, builder.add(target, v.index(j * v.lanes)))
 
 
 def _emit_tile(
-    v, program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+    v, program, size, source, s_row, s_column, whole, mask, masked, bit, bit_row, h, w, H, W,
+    target, t_row, t_column, sums,
 ):  # fmt: skip
     """The code of `transform_tile`: reads the pixels where they lie, or a copy in which they are 0 as wanted."""
     builder, lanes = v.builder, v.index(v.lanes)
     matrices = _matrices((INPUT, GRADIENT))
     sizes = {len(matrix[0]) for matrix in matrices.values()}
     pixels = v.scratch(max(sizes) ** 2)
-    in_place = builder.icmp_signed("!=", whole, v.index(0))
+    in_place, place = builder.icmp_signed("!=", whole, v.index(0)), (h, w, H, W)
     with builder.if_then(builder.not_(in_place)):
-        _emit_pixels(v, sizes, size, source, s_row, s_column, mask, masked, bit, (h, w, H, W), pixels)
-    ahead, source = source, builder.select(in_place, source, pixels)
+        _emit_pixels(v, sizes, size, source, s_row, s_column, mask, masked, bit, bit_row, place, pixels)
+    source = builder.select(in_place, source, pixels)
     row, column = builder.select(in_place, s_row, builder.mul(size, lanes)), builder.select(in_place, s_column, lanes)
     for number in _branches(v, program, matrices):
         matrix = matrices[number]
         load, store = _grid(v, source, row, column)[0], _grid(v, target, t_row, t_column)[1]
-        size = len(matrix[0])
-        for i, j in itertools.product(range(size), range(size, size + number % GRADIENT)):
-            v.prefetch(v.builder.gep(ahead, [_element(v, i, j, s_row, s_column)]))
         if number >= GRADIENT:
             total = v.load(sums, v.index(0))
             for i, j in itertools.product(range(len(matrix[0])), repeat=2):
@@ -193,22 +203,24 @@ _tile_code = code(_emit_tile)
 
 
 def _tile(
-    program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+    program, size, source, s_row, s_column, whole, mask, masked, bit, bit_row, h, w, H, W, target, t_row, t_column, sums
 ):  # fmt: skip
     """The C function behind `transform_tile`."""
     _tile_code(
-        program, size, source, s_row, s_column, whole, mask, masked, bit, h, w, H, W, target, t_row, t_column, sums
+        program, size, source, s_row, s_column, whole, mask, masked, bit, bit_row, h, w, H, W,
+        target, t_row, t_column, sums,
     )  # fmt: skip
 
 
-# transform_tile(tools, program, size, source, start, s_row, s_column, whole, mask, 0, masked, bit, h, w, H, W,
+# transform_tile(tools, program, size, source, start, s_row, s_column, whole, mask, 0, masked, bit, bit_row, h, w, H, W,
 #                target, start, t_row, t_column, sums, start)
 #
 # target grid = L source grid L^T, where `program` = kind + m chooses L: INPUT or GRADIENT, of `size` x `size` elements.
 # Unless it is `whole`, the source counts as 0 where the tile, which begins at (h, w), reaches over the image of H x W
-# pixels, and, if `masked`, where its bit, of the same number from `bit` on, is not set. GRADIENT adds the sum of the
-# source's grid to one vector.
-transform_tile = outlined(_tile, "nnannnmnnnnnnanna")
+# pixels, and, if `masked`, where its bit is not set: `bit` is that of (h, w), neighbours in a row are s_column apart.
+# With `masked` POOLED the source holds one element for every 2 x 2 pixels. GRADIENT adds the sum of the source's grid
+# to one vector.
+transform_tile = outlined(_tile, "nnannnmnnnnnnnanna")
 
 
 def _emit_transform(v, program, source, s_row, s_column, target, t_row, t_column):
@@ -244,6 +256,25 @@ def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
             v.store(value, target, offset)
 
 
+def _finish_windows(v: Vectors, values, rows, columns, y, places, mask, bits) -> None:
+    """Store max(., 0) of the maximum of each 2 x 2 window of `values`, and which element won it, if it is above 0.
+
+    Only the first `rows` x `columns` values count. places: of the windows, in y; bits: of the elements, in `mask`.
+    """
+    builder, (size, lowest) = v.builder, (len(values), v.constant(-np.inf))
+    in_rows = [builder.icmp_signed("<", v.index(i), rows) for i in range(size)]
+    in_columns = [builder.icmp_signed("<", v.index(j), columns) for j in range(size)]
+    inside = [[builder.and_(r, c) for c in in_columns] for r in in_rows]
+    for i, j in itertools.product(range(0, size, 2), repeat=2):
+        with builder.if_then(inside[i][j]):
+            window = [(i + r, j + s) for r in (0, 1) for s in (0, 1)]
+            best, wins = v.first_maximum([builder.select(inside[h][w], values[h][w], lowest) for h, w in window])
+            v.store(v.relu(best), y, places[i // 2][j // 2])
+            for (h, w), won in zip(window, wins, strict=True):
+                with builder.if_then(inside[h][w]):
+                    v.store_mask(builder.and_(won, v.positive(best)), mask, bits[h][w])
+
+
 def _emit_output(
     v, tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
 ):  # fmt: skip
@@ -252,14 +283,30 @@ def _emit_output(
     added, with_relu = v.load(bias, v.index(0)), builder.icmp_signed("!=", relu, v.index(0))
     load = _grid(v, m, m_row, m_column)[0]
 
+    def target(i, j):
+        return _element(v, i, j, y_row, y_column)
+
+    def bits(i, j):
+        return builder.add(bit, _element(v, i, j, bit_row, bit_column))
+
     def store(i, j, value):
         inside = builder.and_(builder.icmp_signed("<", v.index(i), rows), builder.icmp_signed("<", v.index(j), columns))
         with builder.if_then(inside):
-            place = builder.add(bit, _element(v, i, j, bit_row, bit_column))
-            _finish(v, builder.fadd(value, added), with_relu, y, _element(v, i, j, y_row, y_column), mask, place)
+            _finish(v, builder.fadd(value, added), with_relu, y, target(i, j), mask, bits(i, j))
 
     for size in _branches(v, tile, winograd.POINTS):
-        _two_sided(v, winograd.forward(size)[0], load, store)
+        matrix, whole = winograd.forward(size)[0], range(size)
+        with builder.if_else(builder.icmp_signed("==", relu, v.index(POOLED))) as (then, otherwise):
+            with then:
+                found: dict[tuple[int, int], Any] = {}
+                _two_sided(v, matrix, load, lambda i, j, value, found=found: found.update({(i, j): value}))
+                values, places, numbers = (
+                    [[at(i, j) for j in whole] for i in whole]
+                    for at in (lambda i, j, found=found: builder.fadd(found[i, j], added), target, bits)
+                )
+                _finish_windows(v, values, rows, columns, y, places, mask, numbers)
+            with otherwise:
+                _two_sided(v, matrix, load, store)
 
 
 _output_code = code(_emit_output)
@@ -276,6 +323,7 @@ def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, colu
 #                  mask, 0, bit, bit_row, bit_column)
 #
 # y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask.
+# With `relu` POOLED, y is the maximum of each 2 x 2 of them, and the mask has the bits of those that won above 0.
 transform_output = outlined(_output, "nannanannnnmnnn")
 
 
@@ -301,6 +349,32 @@ def copy_vector(typingctx, source, s_start, mask, bit, masked, target, t_start):
 
 
 @intrinsic
+def spread_vectors(typingctx, source, s_start, odd, mask, bit, target, t_start, pixels, vectors):
+    """`pixels` pixels of `vectors` vectors: the j-th is the source's (odd + j) div 2 where its bits are set, else 0.
+
+    `bit` is that of the first pixel; neighbours' bits are neighbours.
+    """
+
+    def generate(context, builder, signature, args):
+        source, s_start, odd, mask, bit, target, t_start, pixels, vectors = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        first, place = v.at(source, signature.args[0], s_start), v.at(target, signature.args[5], t_start)
+        first_bit, channels = v.at(mask, signature.args[3], v.index(0)), builder.mul(vectors, v.index(v.lanes))
+        with cgutils.for_range(builder, pixels) as pixel:
+            here = builder.mul(builder.lshr(builder.add(odd, pixel.index), v.index(1)), channels)
+            there = builder.mul(pixel.index, channels)
+            with cgutils.for_range(builder, vectors) as one:
+                k = builder.mul(one.index, v.index(v.lanes))
+                value, offset = v.load(first, builder.add(here, k)), builder.add(there, k)
+                passes = v.load_mask(first_bit, builder.add(bit, offset))
+                v.store(builder.select(passes, value, v.zero), place, offset)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(source, n, n, mask, n, target, n, n, n), generate
+
+
+@intrinsic
 def finish_vectors(
     typingctx, total, start, row, bias, b_start, relu, y, y_start, y_row, mask, bit, bit_row, rows, vectors
 ):  # fmt: skip
@@ -323,6 +397,51 @@ def finish_vectors(
 
     n = types.intp
     return types.void(total, n, n, bias, n, n, y, n, n, mask, n, n, n, n), generate
+
+
+@intrinsic
+def finish_windows(
+    typingctx, total, start, row, column, bias, b_start, y, y_start, y_column,
+    mask, bit, bit_row, bit_column, rows, columns, vectors,
+):  # fmt: skip
+    """max(., 0) of the maximum of each 2 x 2 window of total + bias, and the bits of what won it above 0.
+
+    One row of windows over `rows` (1 or 2) x `columns` pixels of `vectors` vectors.
+    """
+
+    def generate(context, builder, signature, args):
+        total, start, row, column, bias, b_start, y, y_start, y_column, *rest = args
+        mask, bit, bit_row, bit_column, rows, columns, vectors = rest
+        v = Vectors(context, builder, signature.args[0].dtype)
+        source, added = v.at(total, signature.args[0], start), v.at(bias, signature.args[4], b_start)
+        target, first_bit = v.at(y, signature.args[6], y_start), v.at(mask, signature.args[9], v.index(0))
+        one, two = v.index(1), v.index(2)
+        windows = builder.udiv(builder.add(columns, one), two)
+        lower = builder.select(builder.icmp_signed("==", rows, two), row, v.index(0))
+        with cgutils.for_range(builder, windows) as window:
+            left = builder.mul(window.index, two)
+            there = builder.sub(columns, left)
+            right = builder.select(builder.icmp_signed(">=", there, two), column, v.index(0))
+            here, out = builder.mul(left, column), builder.mul(window.index, y_column)
+            first = builder.add(bit, builder.mul(left, bit_column))
+            with cgutils.for_range(builder, vectors) as one_vector:
+                k = builder.mul(one_vector.index, v.index(v.lanes))
+                corner, b, bit_here = builder.add(here, k), v.load(added, k), builder.add(first, k)
+                values = [
+                    [
+                        builder.fadd(v.load(source, builder.add(corner, builder.add(r, c))), b)
+                        for c in (v.index(0), right)
+                    ]
+                    for r in (v.index(0), lower)
+                ]
+                bits = [
+                    [builder.add(bit_here, _element(v, i, j, bit_row, bit_column)) for j in range(2)] for i in range(2)
+                ]
+                _finish_windows(v, values, rows, there, target, [[builder.add(out, k)]], first_bit, bits)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(total, n, n, n, bias, n, y, n, n, mask, n, n, n, n, n, n), generate
 
 
 @intrinsic

@@ -194,3 +194,23 @@ class Vectors:
     def relu(self, vector):
         """max(x, 0) that keeps NaN."""
         return self.builder.select(self.positive(vector), vector, self.zero)
+
+    # --- maxima ---
+
+    def _later_wins(self, earlier, later):
+        """Whether the maximum of two is the later: not of equal ones; NaN wins over numbers, the earlier of two NaN."""
+        above, number = (
+            self.builder.fcmp_unordered(">", later, earlier),
+            self.builder.fcmp_ordered("ord", earlier, earlier),
+        )
+        return self.builder.and_(above, number)
+
+    def first_maximum(self, values: list) -> tuple:
+        """(the maximum of `values`, 2^i of them, and for each whether it is the first that is equal to it)."""
+        if len(values) == 1:
+            return values[0], [ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [1] * self.lanes)]
+        half, builder = len(values) // 2, self.builder
+        (one, firsts), (other, seconds) = self.first_maximum(values[:half]), self.first_maximum(values[half:])
+        later = self._later_wins(one, other)
+        wins = [builder.and_(builder.not_(later), first) for first in firsts]
+        return builder.select(later, other, one), wins + [builder.and_(later, second) for second in seconds]

@@ -25,7 +25,7 @@ from numba import njit
 from .. import memory
 from ..settings import settings
 from .callee import callee
-from .gemm import NO_MASK
+from .gemm import NO_MASK, bits
 from .microkernel import panel_width, product
 from .outline import tools
 from .runs import add_run, copy_run
@@ -35,12 +35,14 @@ from .tiles import (
     FILTER_GRADIENT,
     GRADIENT,
     INPUT,
+    POOLED,
     transform,
     transform_output,
     transform_tile,
     transpose,
 )  # fmt: skip
 from .vectors import VECTOR_BYTES, lanes_of
+from .windows import windows_of
 
 CACHE = 768 * 1024  # bytes of a core's second-level cache that a block's V and M may take
 LEAST_TILES = 16  # of a block of that kind: with fewer, U is read too often
@@ -67,18 +69,21 @@ def _transform_block(
     """The tiles first .. first + count - 1, of rows x columns an image, by the program of `kind`: INPUT or GRADIENT.
 
     Element e of channel c of tile i goes to target[e step + i C + c]; GRADIENT adds the tiles' sums to sums[c].
+    `masked` POOLED: the source holds one pixel for every 2 x 2 of `shape`.
     """
     _, H, W, C = shape
-    size = m if kind == GRADIENT else m + 2
+    size, halved = m if kind == GRADIENT else m + 2, int(masked == POOLED)
+    source_rows, source_columns = (H + halved) >> halved, (W + halved) >> halved
     for i in range(count):
         n, rest = divmod(first + i, rows * columns)
         u, v = divmod(rest, columns)
         h, w = u * m - padding[0], v * m - padding[1]
-        start, whole = ((n * H + h) * W + w) * C, h >= 0 and w >= 0 and h + size <= H and w + size <= W
+        start = ((n * source_rows + (h >> halved)) * source_columns + (w >> halved)) * C
+        bit, whole = ((n * H + h) * W + w) * C, h >= 0 and w >= 0 and h + size <= H and w + size <= W
         for c in range(0, C, VECTOR_BYTES // source.itemsize):
             transform_tile(
-                tools, kind + m, size, source, start + c, W * C, C, int(whole and not masked), mask, 0, masked,
-                start + c, h, w, H, W,
+                tools, kind + m, size, source, start + c, source_columns * C, C, int(whole and not masked),
+                mask, 0, masked, bit + c, W * C, h, w, H, W,
                 target, i * C + c, (m + 2) * step, step, sums, c,
             )  # fmt: skip
 
@@ -90,9 +95,11 @@ def _multiply_panel(
 ):  # fmt: skip
     """y of `count` tiles from `first` on, for the output channels from k0 on, whose panel of U begins at u_start.
 
-    M = V U goes to `own`; then A^T M A.
+    M = V U goes to `own`; then A^T M A. `shape` is that before any pooling.
     """
     _, P, Q, K = shape
+    halved = int(relu == POOLED)
+    y_rows, y_columns = (P + halved) >> halved, (Q + halved) >> halved
     across, elements, lanes = m + 2, (m + 2) ** 2, VECTOR_BYTES // y.itemsize
     step = count * width + lanes  # not a power of two: the elements' rows should not meet in one set of the cache
     for e in range(elements):
@@ -104,11 +111,12 @@ def _multiply_panel(
         n, rest = divmod(first + i, rows * columns)
         p, q = divmod(rest, columns)
         p, q = p * m, q * m
-        place = ((n * P + p) * Q + q) * K + k0
+        bit = ((n * P + p) * Q + q) * K + k0
+        place = ((n * y_rows + (p >> halved)) * y_columns + (q >> halved)) * K + k0
         for k in range(0, width, lanes):
             transform_output(
                 tools, m, own, i * width + k, across * step, step, bias, k0 + k, relu,
-                y, place + k, Q * K, K, P - p, Q - q, y_mask, 0, place + k, Q * K, K,
+                y, place + k, y_columns * K, K, P - p, Q - q, y_mask, 0, bit + k, Q * K, K,
             )  # fmt: skip
 
 
@@ -223,19 +231,21 @@ def _u_step(inputs: int, width: int, dtype: np.dtype) -> int:
     return inputs * width + lanes_of(dtype)
 
 
-def _correlate(m, source, mask, u, turned, padding, y_shape, bias, relu):
-    """(y, mask of its ReLU or None): source [N, H, W, C], where `mask` lets it pass.
+def _correlate(m, source, shape, mask, u, turned, padding, y_shape, bias, relu):
+    """(y, mask of its ReLU or None): source of `shape` [N, H, W, C], where `mask` lets it pass.
 
+    A smaller source is spread over windows of 2 x 2 pixels; with `relu` POOLED, y is the maximum of each.
     u: the transformed weights, or the weights [K, 3, 3, C] themselves, to be `turned` or not.
     """
-    (N, _, _, C), (_, P, Q, K), dtype = source.shape, y_shape, source.dtype
+    (N, _, _, C), (_, P, Q, K), dtype = shape, y_shape, source.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(K, dtype)
     u_step, panels, as_they_are = _u_step(C, width, dtype), K // width, u.ndim == 4
-    y = memory.empty(y_shape, dtype)
+    y = memory.empty(windows_of(y_shape) if relu == POOLED else y_shape, dtype)
     y_mask = memory.empty((*y_shape[:3], K // 8), np.uint8) if relu else NO_MASK
-    flat = (source.reshape(-1), source.shape, NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    out = (bias, int(relu), y.reshape(-1), y.shape, y_mask.reshape(-1))
+    mask, _, masked = bits(mask, source.shape != shape)
+    flat = (source.reshape(-1), shape, mask, masked)
+    out = (bias, int(relu), y.reshape(-1), y_shape, y_mask.reshape(-1))
     a_tile = elements * (C + width) * dtype.itemsize
     in_blocks = tiles > TILES and CACHE // a_tile >= LEAST_TILES
     blocks = -(-tiles // TILES)
@@ -390,14 +400,17 @@ def _gradient_by_channels(
             _untransform(tools, m, own, s_step, k1 - k0, width, dw, k0 * 9 * C + panel * width, C)
 
 
-def _backward_weight(m, dy, mask, x, padding):
-    """(dw [K, 3, 3, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    (N, P, Q, K), C, dtype = dy.shape, x.shape[3], x.dtype
+def _backward_weight(m, dy, shape, mask, x, padding):
+    """(dw [K, 3, 3, C], db [K]) of dy, where `mask` lets it pass, and x [N, H, W, C].
+
+    dy [N, P, Q, K] = `shape`, or smaller, of windows of 2 x 2 pixels.
+    """
+    (N, P, Q, K), C, dtype = shape, x.shape[3], x.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(C, dtype)
     dw = memory.empty((K, 3, 3, C), dtype)
-    bits = (NO_MASK if mask is None else mask.reshape(-1), int(mask is not None))
-    flat = (m, x.reshape(-1), x.shape, dy.reshape(-1), dy.shape, *bits, rows, columns, padding)
+    mask, _, masked = bits(mask, dy.shape != shape)
+    flat = (m, x.reshape(-1), x.shape, dy.reshape(-1), shape, mask, masked, rows, columns, padding)
     a_tile = elements * (C + K) * dtype.itemsize
     most = max(BLOCK // a_tile, 1)
     shares = min(SUMS // (elements * C * K * dtype.itemsize), tiles // most, MOST_SHARES)
@@ -445,6 +458,10 @@ class Winograd:
         plain = geo.stride == geo.dilation == (1, 1) and geo.groups == 1 and max(geo.padding) <= 2
         return (geo.R, geo.S) == (3, 3) and plain and whole and geo.N > 0
 
+    def pools(self, geo, dtype) -> bool:
+        """Whether 2 x 2 windows may be pooled: always."""
+        return True
+
     def takes_weights_as_they_are(self, geo) -> bool:
         """Yes: the launch that uses U can make it first."""
         return True
@@ -458,15 +475,15 @@ class Winograd:
         return _transformed_weights(self.m, w, True)
 
     def forward(self, geo, x, u, bias, relu):
-        """(y [N, P, Q, K], mask of its ReLU or None)."""
-        return _correlate(self.m, x, None, u, False, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
+        """(y [N, P, Q, K], mask of its ReLU or None); with `relu` POOLED, y of the windows."""
+        return _correlate(self.m, x, x.shape, None, u, False, geo.padding, (geo.N, geo.P, geo.Q, geo.K), bias, relu)
 
     def backward_input(self, geo, dy, mask, u):
-        """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
-        turned = (2 - geo.padding[0], 2 - geo.padding[1])
+        """dx [N, H, W, C] of dy [N, P, Q, K], or of the windows, where `mask` lets it pass."""
+        turned, shape = (2 - geo.padding[0], 2 - geo.padding[1]), (geo.N, geo.P, geo.Q, geo.K)
         none = np.zeros(geo.C, dy.dtype)
-        return _correlate(self.m, dy, mask, u, True, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
+        return _correlate(self.m, dy, shape, mask, u, True, turned, (geo.N, geo.H, geo.W, geo.C), none, False)[0]
 
     def backward_weight(self, geo, dy, mask, x):
-        """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-        return _backward_weight(self.m, dy, mask, x, geo.padding)
+        """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], or of the windows, where `mask` lets it pass, and x."""
+        return _backward_weight(self.m, dy, (geo.N, geo.P, geo.Q, geo.K), mask, x, geo.padding)

@@ -12,6 +12,7 @@ from ..storage import BFLOAT16, sums_in
 from .constants import derived
 from .ladder import BACKWARD_INPUT, BACKWARD_WEIGHT, ENOUGH_BLOCKS, FORWARD, MODES, choose
 from .launch import aligned, blocks, each, parts_of, template, tiles
+from .pool2d import masked_maxima, spread_windows
 from .storage import same_storage, stored
 
 FILE = "conv2d.cu"
@@ -227,3 +228,20 @@ def conv2d_relu_backward(on, dy, mask, x, w, stride=1, padding=0, dilation=1, gr
         parts = _weight_grid(rung, geo)[2] if _adds_bias(rung, x.dtype) else None
         db = _backward_bias(on, channels_last(dy), mask, parts)
     return dx, dw, db
+
+
+def conv2d_relu_max_pool2d_forward(on, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False):
+    """See `reference.conv2d_relu_max_pool2d_forward`."""
+    y, mask = conv2d_relu_forward(on, x, w, b, stride, padding, dilation, groups)
+    return masked_maxima(on, y, mask, ceil_mode), mask
+
+
+def conv2d_relu_max_pool2d_backward(
+    on, dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False, needs=(True, True, True)
+):
+    """See `reference.conv2d_relu_max_pool2d_backward`."""
+    same_storage(dy=dy, x=x, of_sums={"weight": w})
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    checks.expect_shape("dy", dy.shape, geometry.max_pool2d(geo.y_shape, 2, ceil_mode=ceil_mode).y_shape)
+    dz = spread_windows(on, dy, geo.y_shape)
+    return conv2d_relu_backward(on, dz, mask, x, w, stride, padding, dilation, groups, needs)

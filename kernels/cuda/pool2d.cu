@@ -67,6 +67,44 @@ __global__ void max_pool2d_packed(const T* __restrict__ x,              // [N, H
     winners[i] = (unsigned char)bits;
 }
 
+// Windows of 2 x 2 after ReLU: a thread has one, and eight channels. Of each pixel's bits those stay that won.
+template <typename T>
+__global__ void max_pool2d_masked(const T* __restrict__ x,            // [N, H, W, C]
+                                  T* __restrict__ y,                  // [N, P, Q, C]
+                                  unsigned char* __restrict__ mask,   // [N, H, W, ceil(C / 8)]
+                                  POOL2D_SIZES, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const int bytes = (C + 7) / 8;
+    const Place at(i, (H + 1) / 2, (W + 1) / 2, bytes);
+    unsigned won = 0;  // a byte for each tap; none where the pixels are in no window
+    if (at.h < P && at.w < Q) {
+        const long long window = ((long long)at.n * P + at.h) * Q + at.w;
+        for (int k = 0; k < 8 && 8 * at.c + k < C; k++) {
+            const int c = 8 * at.c + k;
+            T best;
+            won |= 1u << (8 * winner_of(x, best, at.n, at.h, at.w, c, POOL2D_PASSED) + k);
+            y[window * C + c] = best;
+        }
+    }
+    for (int tap = 0; tap < 4; tap++) {
+        const int h = 2 * at.h + tap / 2, w = 2 * at.w + tap % 2;
+        if (h < H && w < W) mask[(((long long)at.n * H + h) * W + w) * bytes + at.c] &= (unsigned char)(won >> 8 * tap);
+    }
+}
+
+// What dy has for the 2 x 2 window of each pixel; that of a neighbour for those in no window.
+template <typename T>
+__global__ void spread_windows(const T* __restrict__ dy,  // [N, P, Q, C]
+                               T* __restrict__ dx,        // [N, H, W, C]
+                               int H, int W, int C, int P, int Q, long long count) {
+    const long long i = element();
+    if (i >= count) return;
+    const Place at(i, H, W, C);
+    const int p = smaller(at.h / 2, P - 1), q = smaller(at.w / 2, Q - 1);
+    dx[i] = dy[(((long long)at.n * P + p) * Q + q) * C + at.c];
+}
+
 // The window along one axis whose tap lies at `place` of the input; -1 where there is none.
 inline __device__ int window_of(int place, int tap, int stride, int pad, int dilation, int windows) {
     const int start = place + pad - tap * dilation;

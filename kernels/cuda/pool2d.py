@@ -48,6 +48,23 @@ def max_pool2d_backward_input(on, dy, argmax, input_size, window, stride=None, p
     return channels_first(dx)
 
 
+def masked_maxima(on, x, mask, ceil_mode):
+    """The maxima [N, C, P, Q] of 2 x 2 windows of x [N, C, H, W]; of `mask`, ReLU's, those bits stay that won."""
+    geo = geometry.max_pool2d(x.shape, 2, ceil_mode=ceil_mode)
+    y = on.xp.empty((geo.N, geo.P, geo.Q, geo.C), x.dtype)
+    count = geo.N * -(-geo.H // 2) * -(-geo.W // 2) * mask.shape[3]
+    each(on, FILE, template("max_pool2d_masked", x.dtype), count, channels_last(x), y, mask, *_sizes(geo))
+    return channels_first(y)
+
+
+def spread_windows(on, dy, shape):
+    """dx [N, C, H, W] = `shape`: what dy has for the 2 x 2 window of each pixel."""
+    (N, C, H, W), (P, Q) = shape, dy.shape[2:]
+    dx = on.xp.empty((N, H, W, C), dy.dtype)
+    each(on, FILE, template("spread_windows", dy.dtype), dx.size, channels_last(dy), dx, H, W, C, P, Q)
+    return channels_first(dx)
+
+
 def avg_pool2d_forward(on, x, window, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """See `reference.avg_pool2d_forward`."""
     same_storage(x=x)

@@ -12,6 +12,7 @@ import numpy as np
 from .. import checks, geometry
 from ..geometry import Conv2dGeometry
 from .elementwise import relu_forward
+from .pool2d import max_pool2d_forward
 
 
 def _padded(x: np.ndarray, geo: Conv2dGeometry) -> np.ndarray:
@@ -116,3 +117,33 @@ def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups
         conv2d_backward_weight(dz, x, w.shape[2:], *window) if needs[1] else None,
         conv2d_backward_bias(dz) if needs[2] else None,
     )
+
+
+def conv2d_relu_max_pool2d_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False):
+    """(the maxima of relu(y) over windows of 2 x 2, mask): y the convolution's [N, K, P, Q], and the mask, of its size,
+    tells which of its elements ReLU let pass and won their window.
+    """
+    y, mask = conv2d_relu_forward(x, w, b, stride, padding, dilation, groups)
+    maxima, argmax = max_pool2d_forward(y, 2, ceil_mode=ceil_mode)
+    p, q = np.arange(y.shape[2])[:, None], np.arange(y.shape[3])
+    won = spread(argmax, y.shape) == 2 * (p % 2) + q % 2
+    won &= (p < 2 * maxima.shape[2]) & (q < 2 * maxima.shape[3])  # without a ceiling some may be in no window
+    return maxima, mask & np.packbits(won.transpose(0, 2, 3, 1), axis=3, bitorder="little")
+
+
+def spread(dy, shape):
+    """dz [N, K, P, Q] = `shape`: what dy has for the 2 x 2 window of each element; 0 for those in no window."""
+    dz = np.zeros(shape, dy.dtype)
+    spread = dy.repeat(2, axis=2).repeat(2, axis=3)[:, :, : shape[2], : shape[3]]
+    dz[:, :, : spread.shape[2], : spread.shape[3]] = spread
+    return dz
+
+
+def conv2d_relu_max_pool2d_backward(
+    dy, mask, x, w, stride=1, padding=0, dilation=1, groups=1, ceil_mode=False, needs=(True, True, True)
+):
+    """(dx, dw, db) of all three together; None where `needs` does not ask for it."""
+    checks.same_dtype(dy=dy, x=x, weight=w)
+    geo = geometry.conv2d(x.shape, w.shape, stride, padding, dilation, groups)
+    checks.expect_shape("dy", dy.shape, geometry.max_pool2d(geo.y_shape, 2, ceil_mode=ceil_mode).y_shape)
+    return conv2d_relu_backward(spread(dy, geo.y_shape), mask, x, w, stride, padding, dilation, groups, needs)

@@ -24,6 +24,8 @@ CLASSES = {
     "conv2d_forward": "conv forward",
     "conv2d_relu_forward": "conv forward",
     "conv2d_relu_backward": "conv backward, all in one",
+    "conv2d_relu_max_pool2d_forward": "conv forward",
+    "conv2d_relu_max_pool2d_backward": "conv backward, all in one",
     "conv2d_backward_input": "conv backward input",
     "conv2d_backward_weight": "conv backward weight",
     "conv2d_backward_bias": "conv backward bias",

@@ -172,6 +172,51 @@ def _conv2d_relu() -> Example:
     )
 
 
+def _conv2d_relu_max_pool2d() -> Example:
+    x, w, b = (
+        _plane([[1, 0, 2, 1], [3, 1, -1, 0], [0, 2, 1, 2], [1, -1, 0, 0]]),
+        _plane([[1, -1], [0, 2]]),
+        _array([-0.5]),
+    )
+    slide = Slide(large=(4, 4), small=(3, 3), window=2, stride=1, padding=0)
+    pools = Slide(large=(3, 3), small=(2, 2), window=2, stride=2, padding=0)
+    terms, steps, results, passes = [], [], [], {}
+    for p, q in slide.cells():
+        out = (0, 0, p, q)
+        terms.append(Term(out, (entry("b", b, 0),)))
+        terms += [Term(out, (entry("w", w, 0, 0, r, s), entry("x", x, 0, 0, h, v))) for r, s, h, v in slide.taps(p, q)]
+    totals = {total.index: total for total in outputs("z", (1, 1, 3, 3), terms)}
+    for i, j in pools.cells():
+        places = [(0, 0, p, q) for _, _, p, q in pools.taps(i, j)]
+        largest = max(places, key=lambda place: totals[place].value)
+        texts, values = ([f(place) for place in places] for f in (lambda z: element("z", z), lambda z: totals[z].value))
+        maximum = constant(f"max({', '.join(texts)}, 0)", max(*values, 0), f"max({', '.join(map(number, values))}, 0)")
+        results.append(add_up("y", (0, 0, i, j), [(maximum,)]))
+        for place in places:
+            won = int(place == largest and totals[place].value > 0)
+            at = ",".join(map(str, place))
+            passes[place] = constant(f"m[{at}]", won), (0, 0, i, j)
+    for place, total in totals.items():
+        m = passes[place][0]
+        steps.append(f"{total.target} = {' + '.join(total.terms)} = {number(total.value)}, {m.text} = {m.shown}")
+    shares = product_rule(terms)
+    return Example(
+        ops.conv2d_relu_max_pool2d,
+        {"x": x, "w": w, "b": b},
+        _plane([[2, -1], [3, 5]]),
+        results,
+        [Share(s.of, passes[s.out][1], (passes[s.out][0], *s.factors)) for s in shares],
+        arguments={"ceil_mode": True},
+        kind="piecewise",
+        steps=tuple(steps),
+        notes=(
+            "z has 3 rows and columns: the windows at its right and lower edge hang over it (`ceil_mode`).",
+            "m is 1 where z won its window and is above 0: three times, as the last window holds nothing above 0.",
+            "Each dy stands beside the four z of its window, or those that there are; m lets one of them have it.",
+        ),
+    )
+
+
 def _conv_transpose2d() -> Example:
     x, w, b = _plane([[1, 2], [3, -1]]), _plane(FILTER), _array([1])
     slide = Slide(large=(3, 3), small=(2, 2), window=3, stride=2, padding=1)
@@ -647,6 +692,7 @@ EXAMPLES: dict[str, Example] = {
     for example in (
         _conv2d(),
         _conv2d_relu(),
+        _conv2d_relu_max_pool2d(),
         _conv_transpose2d(),
         _linear(),
         _max_pool2d(),

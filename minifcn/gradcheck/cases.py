@@ -176,6 +176,16 @@ def conv2d_relu_cases(draw: st.DrawFn) -> OpCase:
 
 
 @st.composite
+def conv2d_relu_max_pool2d_cases(draw: st.DrawFn) -> OpCase:
+    """Numbers without a grid, so that no two sums of a window are equal."""
+    shapes, arguments, exact = _conv2d(draw)
+    shapes["bias"] = shapes["weight"][:1]
+    geo = geometry.conv2d(shapes["x"], shapes["weight"], **arguments)
+    arguments["ceil_mode"] = min(geo.P, geo.Q) < 2 or draw(st.booleans())
+    return OpCase(ops.conv2d_relu_max_pool2d, shapes, draw(seeds), arguments, "curved", exact=exact)
+
+
+@st.composite
 def conv_transpose2d_cases(draw: st.DrawFn) -> OpCase:
     axes = draw(conv_transpose_axes()), draw(conv_transpose_axes())
     groups, C, K = draw(st.sampled_from([1, 1, 2, 3])), draw(channels), draw(channels)
@@ -399,6 +409,7 @@ exponents = st.sampled_from([-1, 0.5, 2, 3])
 OPS: dict[str, Cases] = {
     "conv2d": conv2d_cases(),
     "conv2d_relu": conv2d_relu_cases(),
+    "conv2d_relu_max_pool2d": conv2d_relu_max_pool2d_cases(),
     "conv_transpose2d": conv_transpose2d_cases(),
     "linear": linear_cases(),
     "max_pool2d": max_pool2d_cases(),

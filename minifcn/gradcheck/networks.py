@@ -15,6 +15,7 @@ from .. import ops
 from ..device import Device, get_device, replaced
 from ..models import FCN, build
 from ..ops.conv2d_relu import PARTS
+from ..ops.conv2d_relu_max_pool2d import PARTS as PARTS_WITH_POOL
 from ..tensor import Tensor, no_grad
 from .differences import NonSmooth, dot, norm, rms
 from .report import Finding, Report
@@ -56,7 +57,7 @@ def loss_and_decisions(network: FCN, x: np.ndarray, target: np.ndarray) -> tuple
     """The loss, and what every ReLU let through and every maximum chose."""
     device, chosen = network.parameters()[0].place, []
     relu, pool = device.kernel("relu_forward"), device.kernel("max_pool2d_forward")
-    fused = device.kernel("conv2d_relu_forward")
+    fused, pooled = device.kernel("conv2d_relu_forward"), device.kernel("conv2d_relu_max_pool2d_forward")
 
     def watched_relu(x: np.ndarray) -> np.ndarray:
         y = relu(x)
@@ -68,14 +69,22 @@ def loss_and_decisions(network: FCN, x: np.ndarray, target: np.ndarray) -> tuple
         chosen.append(mask)
         return y, mask
 
+    def watched_pooled(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        y, winners = pooled(*arguments)
+        chosen.append(winners)
+        return y, winners
+
     def watched_pool(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
         y, argmax = pool(*arguments)
         chosen.append(argmax)
         return y, argmax
 
     watched = {"relu_forward": watched_relu, "max_pool2d_forward": watched_pool}
-    if not device.is_replaced(*PARTS):  # else the fused op is taken apart, so that a user's kernel runs
+    # A fused op is taken apart where a user's kernel is one of its parts, so that it runs.
+    if not device.is_replaced(*PARTS):
         watched["conv2d_relu_forward"] = watched_fused
+    if not device.is_replaced(*PARTS_WITH_POOL):
+        watched["conv2d_relu_max_pool2d_forward"] = watched_pooled
     with no_grad(), replaced(device, **watched):
         loss = ops.cross_entropy(network(Tensor(x, device=device)), target).item()
     return loss, chosen

@@ -57,10 +57,7 @@ class Classifier(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_images(x, (self.input_size, self.input_size))
-        x = stored(x)
-        for name in self.trunk:
-            x = getattr(self, name)(x)
-        return widened(x)
+        return widened(self.through(stored(x))[0])
 
     def loss(
         self,

@@ -194,12 +194,7 @@ class FCN(Trunk):
     def stream_scores(self, x: Tensor) -> dict[str, Tensor]:
         """What each score layer says, [N, classes, h, w] at its own scale: score_fr, score_pool4, score_pool3."""
         expect_images(x)
-        x = stored(x)
-        pools: dict[str, Tensor] = {}
-        for name in self.trunk:
-            x = getattr(self, name)(x)
-            if name.startswith("pool"):
-                pools[name] = x
+        x, pools = self.through(stored(x), [pool for _, pool, _ in self.skips])
         streams = {"score_fr": x}
         for _, pool, score in self.skips:
             features = pools[pool]

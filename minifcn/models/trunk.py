@@ -9,6 +9,7 @@ What differs is the padding. A geometry says it:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,24 @@ class Trunk(Module):
     def _fully_connected(self, C: int, K: int, window: int, rng: np.random.Generator) -> Module:
         """fc6 or fc7 and its ReLU: each of K outputs sees a `window` of C channels."""
         raise NotImplementedError
+
+    def through(self, x: Tensor, kept: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """(the trunk's output for images x [N, 3, H, W], the outputs of the layers `kept` by name).
+
+        A convolution and the pooling after it are one op where they can be, and nobody keeps what is between them.
+        """
+        layers = [(name, getattr(self, name)) for name in self.trunk]
+        outputs: dict[str, Tensor] = {}
+        before: Conv2d | None = None
+        for (name, layer), (_, following) in zip(layers, [*layers[1:], ("", None)], strict=True):
+            if isinstance(layer, Conv2d) and layer.joins(following) and name not in kept:
+                before = layer
+                continue
+            x = before.with_pool(x, layer) if before else layer(x)
+            before = None
+            if name in kept:
+                outputs[name] = x
+        return x, outputs
 
     def at_step(self, seed: int, step: Any) -> Trunk:
         """Choose the dropout masks of training step `step`, an integer, or an array uint32 [1] of a CUDA device."""

@@ -53,6 +53,17 @@ class Conv2d(Layer):
         op = ops.conv2d_relu if self.relu else ops.conv2d
         return op(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
+    def joins(self, following: Module | None) -> bool:
+        """Whether `following` pools what ReLU gives here over 2 x 2 windows side by side: `with_pool` does both."""
+        if not (self.relu and isinstance(following, MaxPool2d)):
+            return False
+        return (following.window, following.stride, following.padding) == (2, 2, 0)
+
+    def with_pool(self, x: Tensor, pool: MaxPool2d) -> Tensor:
+        """`pool(self(x))` in one pass, for a pool that this layer `joins`."""
+        window = (self.stride, self.padding, 1, self.groups)
+        return ops.conv2d_relu_max_pool2d(x, self.weight, self.bias, *window, pool.ceil_mode)
+
     def coordinate_map(self) -> CoordinateMap:
         return geometry.conv_map(self.weight.shape[2], self.stride, self.padding)
 

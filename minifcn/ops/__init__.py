@@ -10,6 +10,7 @@ from .avg_pool2d import AvgPool2d, avg_pool2d
 from .bilinear_upsample import BilinearUpsample, bilinear_upsample
 from .conv2d import Conv2d, conv2d
 from .conv2d_relu import Conv2dReLU, conv2d_relu
+from .conv2d_relu_max_pool2d import Conv2dReLUMaxPool2d, conv2d_relu_max_pool2d
 from .conv_transpose2d import ConvTranspose2d, conv_transpose2d
 from .crop import Crop, crop
 from .crop_sum import CropSum, crop_sum
@@ -36,6 +37,7 @@ __all__ = [
     "BilinearUpsample",
     "Conv2d",
     "Conv2dReLU",
+    "Conv2dReLUMaxPool2d",
     "ConvTranspose2d",
     "Crop",
     "CropSum",
@@ -58,6 +60,7 @@ __all__ = [
     "bilinear_upsample",
     "conv2d",
     "conv2d_relu",
+    "conv2d_relu_max_pool2d",
     "conv_transpose2d",
     "crop",
     "crop_sum",

@@ -37,6 +37,8 @@ ACTIVATIONS = {
     "conv2d_backward_bias": (0,),
     "conv2d_relu_forward": (0,),
     "conv2d_relu_backward": (0, 2),
+    "conv2d_relu_max_pool2d_forward": (0,),
+    "conv2d_relu_max_pool2d_backward": (0, 2),
     "max_pool2d_forward": (0,),
     "max_pool2d_backward_input": (0,),
     "avg_pool2d_forward": (0,),
@@ -107,6 +109,10 @@ def _convolutions(array: _Numbers) -> Iterator[Call]:
         yield "conv2d_backward_bias", (dy,)
         yield "conv2d_relu_forward", (x, w, b, *window)
         yield "conv2d_relu_backward", (dy, mask, x, w, *window)
+        for ceil_mode in (True, False):
+            y, mask = reference.conv2d_relu_max_pool2d_forward(x, w, b, *window, ceil_mode)
+            yield "conv2d_relu_max_pool2d_forward", (x, w, b, *window, ceil_mode)
+            yield "conv2d_relu_max_pool2d_backward", (array(*y.shape), mask, x, w, *window, ceil_mode)
 
 
 def _two_bits(argmax: np.ndarray) -> np.ndarray:
