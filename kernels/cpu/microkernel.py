@@ -173,12 +173,12 @@ def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c
         builder.fence("seq_cst")  # streamed stores are seen by other threads in no order without it
 
 
-_code = code(_emit_product)
+_code = code(_emit_product, "nnannnannannnn")
 
 
-def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode):
+def _product(arguments):
     """The C function behind `product`."""
-    _code(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode)
+    _code(arguments)
 
 
 # product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row,
@@ -189,7 +189,7 @@ def _product(rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c, c_row,
 # All arrays are 1-D; element (i, d) of run u is a[a_start + i a_row + d a_depth + u a_run], (d, j) is
 # b[b_start + d b_depth + u b_run + j], (i, j) is c[c_start + i c_row + j]. `width` is a whole number of vectors, at
 # most VECTORS; depth and runs are at least 1.
-product = outlined(_product, "nnannnannannnn")
+product = outlined(_product, _code)
 
 
 def _emit_tall(v, a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode) -> None:
@@ -209,12 +209,12 @@ def _emit_tall(v, a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth,
         _emit_store(v, rows, 1, sums, c_here, c_row, mode)
 
 
-_tall_code = code(_emit_tall)
+_tall_code = code(_emit_tall, "annnannannnn")
 
 
-def _tall(a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode):
+def _tall(arguments):
     """The C function behind `tall_product`."""
-    _tall_code(a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, mode)
+    _tall_code(arguments)
 
 
 # tall_product(tools, a, a_start, a_line, a_depth, a_run, b, b_start, b_depth, b_run, c, c_start, c_row,
@@ -222,7 +222,7 @@ def _tall(a, a_line, a_depth, a_run, b, b_depth, b_run, c, c_row, depth, runs, m
 #
 # The same product (`mode` STORE or ADD) one vector wide, of 3 x 9 rows: row (line, i) of a starts at a_start + line
 # a_line + i. So much is done with each vector of b that it may come straight from memory.
-tall_product = outlined(_tall, "annnannannnn")
+tall_product = outlined(_tall, _tall_code)
 
 
 def _emit_finished(
@@ -256,20 +256,16 @@ def _emit_finished(
     _for_each_width(v, width, emit)
 
 
-_finished_code = code(_emit_finished)
+_finished_code = code(_emit_finished, "nnannnannannnanmnn")
 
 
-def _finished(
-    rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
-):
+def _finished(arguments):
     """The C function behind `finished_product`."""
-    _finished_code(
-        rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, relu, mask, bit, bit_row
-    )  # fmt: skip
+    _finished_code(arguments)
 
 
 # finished_product(tools, rows, width, a, a_start, a_row, a_depth, a_run, b, b_start, b_depth, b_run, y, y_start, y_row,
 #                  depth, runs, bias, b_start, relu, mask, 0, bit, bit_row)
 #
 # The same product plus the bias of each column; with `relu`, max(., 0) and the bits of what it lets pass.
-finished_product = outlined(_finished, "nnannnannannnanmnn")
+finished_product = outlined(_finished, _finished_code)

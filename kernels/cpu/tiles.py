@@ -167,6 +167,7 @@ def _emit_pixels(v: Vectors, sizes, size, source, row, column, mask, masked, bit
             target = builder.mul(line.index, v.index(wide * v.lanes))
             for j in range(wide):
                 inside, offset = builder.and_(here, columns[j]), builder.add(start, steps[j])
+                v.prefetch(builder.gep(source, [builder.add(start, builder.mul(step(w, v.index(j + wide)), column))]))
                 value = v.load(builder.select(inside, builder.gep(source, [offset]), nothing), zero)
                 number = builder.add(bit, builder.add(bits_start, builder.mul(v.index(j), column)))
                 bits = v.load_mask(mask, builder.select(builder.and_(inside, masks), number, zero))
@@ -199,17 +200,12 @@ def _emit_tile(
         _two_sided(v, matrix, load, store)
 
 
-_tile_code = code(_emit_tile)
+_tile_code = code(_emit_tile, "nnannnmnnnnnnnanna")
 
 
-def _tile(
-    program, size, source, s_row, s_column, whole, mask, masked, bit, bit_row, h, w, H, W, target, t_row, t_column, sums
-):  # fmt: skip
+def _tile(arguments):
     """The C function behind `transform_tile`."""
-    _tile_code(
-        program, size, source, s_row, s_column, whole, mask, masked, bit, bit_row, h, w, H, W,
-        target, t_row, t_column, sums,
-    )  # fmt: skip
+    _tile_code(arguments)
 
 
 # transform_tile(tools, program, size, source, start, s_row, s_column, whole, mask, 0, masked, bit, bit_row, h, w, H, W,
@@ -220,7 +216,7 @@ def _tile(
 # pixels, and, if `masked`, where its bit is not set: `bit` is that of (h, w), neighbours in a row are s_column apart.
 # With `masked` POOLED the source holds one element for every 2 x 2 pixels. GRADIENT adds the sum of the source's grid
 # to one vector.
-transform_tile = outlined(_tile, "nnannnmnnnnnnnanna")
+transform_tile = outlined(_tile, _tile_code)
 
 
 def _emit_transform(v, program, source, s_row, s_column, target, t_row, t_column):
@@ -231,18 +227,18 @@ def _emit_transform(v, program, source, s_row, s_column, target, t_row, t_column
         _two_sided(v, matrices[number], load, store)
 
 
-_transform_code = code(_emit_transform)
+_transform_code = code(_emit_transform, "nannann")
 
 
-def _transform(program, source, s_row, s_column, target, t_row, t_column):
+def _transform(arguments):
     """The C function behind `transform`."""
-    _transform_code(program, source, s_row, s_column, target, t_row, t_column)
+    _transform_code(arguments)
 
 
 # transform(tools, program, source, start, s_row, s_column, target, start, t_row, t_column)
 #
 # target grid = L source grid L^T, where `program` = kind + m chooses L: FILTER or FILTER_GRADIENT.
-transform = outlined(_transform, "nannann")
+transform = outlined(_transform, _transform_code)
 
 
 def _finish(v: Vectors, value, relu, target, offset, first_bit, bit) -> None:
@@ -309,14 +305,12 @@ def _emit_output(
                 _two_sided(v, matrix, load, store)
 
 
-_output_code = code(_emit_output)
+_output_code = code(_emit_output, "nannanannnnmnnn")
 
 
-def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column):
+def _output(arguments):
     """The C function behind `transform_output`."""
-    _output_code(
-        tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, columns, mask, bit, bit_row, bit_column
-    )
+    _output_code(arguments)
 
 
 # transform_output(tools, tile, m, start, m_row, m_column, bias, start, relu, y, start, y_row, y_column, rows, columns,
@@ -324,7 +318,7 @@ def _output(tile, m, m_row, m_column, bias, relu, y, y_row, y_column, rows, colu
 #
 # y grid = A^T m A + bias of F(tile, 3), its first `rows` x `columns` elements; with `relu`, max(., 0) and its mask.
 # With `relu` POOLED, y is the maximum of each 2 x 2 of them, and the mask has the bits of those that won above 0.
-transform_output = outlined(_output, "nannanannnnmnnn")
+transform_output = outlined(_output, _output_code)
 
 
 @intrinsic
@@ -550,15 +544,15 @@ def _emit_transpose(v, source, s_row, target, t_row) -> None:
         v.store(row, target, builder.mul(v.index(i), t_row))
 
 
-_transpose_code = code(_emit_transpose)
+_transpose_code = code(_emit_transpose, "anan")
 
 
-def _transpose(source, s_row, target, t_row):
+def _transpose(arguments):
     """The C function behind `transpose`."""
-    _transpose_code(source, s_row, target, t_row)
+    _transpose_code(arguments)
 
 
 # transpose(tools, source, start, s_row, target, start, t_row)
 #
 # target[j, i] = source[i, j] for a square block of as many rows as a vector has lanes.
-transpose = outlined(_transpose, "anan")
+transpose = outlined(_transpose, _transpose_code)
