@@ -47,7 +47,8 @@ def _sgd(team, addresses, ends, rules):
             begin, end = _stretch(team, job, ends, row)
             w, g = carray(_pointer(addresses[row, 0], rules), end), carray(_pointer(addresses[row, 1], rules), end)
             velocity = carray(_pointer(addresses[row, 2], rules), end)
-            momentum, weight_decay, inner, outer = rules[row, 0], rules[row, 1], rules[row, 2], rules[row, 3]
+            rule = rules[row]
+            momentum, weight_decay, inner, outer = rule[0], rule[1], rule[2], rule[3]
             for i in range(begin, end):
                 velocity[i] = momentum * velocity[i] + inner * (g[i] + weight_decay * w[i])
                 w[i] -= outer * velocity[i]
@@ -61,14 +62,9 @@ def _adam(team, addresses, ends, rules):
             w, g = carray(_pointer(addresses[row, 0], rules), end), carray(_pointer(addresses[row, 1], rules), end)
             mean = carray(_pointer(addresses[row, 2], rules), end)
             square = carray(_pointer(addresses[row, 3], rules), end)
-            lr, beta1, beta2, rest1, rest2 = rules[row, 0], rules[row, 1], rules[row, 2], rules[row, 3], rules[row, 4]
-            scale1, scale2, eps, decay, decay_rate = (
-                rules[row, 5],
-                rules[row, 6],
-                rules[row, 7],
-                rules[row, 8],
-                rules[row, 9],
-            )
+            rule = rules[row]
+            lr, beta1, beta2, rest1, rest2 = rule[0], rule[1], rule[2], rule[3], rule[4]
+            scale1, scale2, eps, decay, decay_rate = rule[5], rule[6], rule[7], rule[8], rule[9]
             for i in range(begin, end):
                 gradient = g[i] + decay * w[i]
                 mean[i] = beta1 * mean[i] + rest1 * gradient
