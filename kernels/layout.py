@@ -6,6 +6,7 @@ any other strides are copied once. Arrays may be NumPy's or CuPy's.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,18 @@ def tap_numbers(argmax: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return channels_first(bits.reshape(*argmax.shape[:3], 4 * argmax.shape[3])[..., : shape[1]])
 
 
+@lru_cache(maxsize=1024)
+def axis_order(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of an array with these strides, the one with the longest steps first."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -abs(strides[axis])))
+
+
 def flat_views(*arrays: Any) -> tuple[tuple[int, ...], list[Any]]:
     """(axis order, 1-D C-contiguous arrays): all arrays in the memory order of the first one.
 
     They have one shape. What does not lie in that order is copied.
     """
-    order = tuple(int(axis) for axis in np.argsort([-abs(stride) for stride in arrays[0].strides], kind="stable"))
+    order = axis_order(arrays[0].strides)
     return order, [contiguous(array.transpose(order)).reshape(-1) for array in arrays]
 
 
@@ -69,8 +76,13 @@ def in_one_order(w: Any, g: Any, **state: Any) -> list[Any]:
 
     Raises ShapeError for one that is not dense in that order.
     """
-    order, (_, gradient) = flat_views(w, g)
-    for name, array in {"w": w, **state}.items():
-        if not array.transpose(order).flags.c_contiguous:
+    order = axis_order(w.strides)
+
+    def in_place(name: str, array: Any) -> Any:
+        ordered = array.transpose(order)
+        if not ordered.flags.c_contiguous:
             raise ShapeError(f"{name} must be dense in memory, in the axis order of w, to be updated in place")
-    return [w.transpose(order).reshape(-1), gradient, *(array.transpose(order).reshape(-1) for array in state.values())]
+        return ordered.reshape(-1)
+
+    gradient = contiguous(g.transpose(order)).reshape(-1)
+    return [in_place("w", w), gradient, *(in_place(name, array) for name, array in state.items())]

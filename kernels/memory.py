@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ def _from_system(size: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
-def _address(raw: np.ndarray) -> int:
-    """Where the bytes of `raw` start: five times quicker than NumPy tells."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(raw))
+def address(array: np.ndarray) -> int:
+    """Where a writable C-contiguous array that is not empty starts: quicker than NumPy tells."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array))
 
 
 class _Buffer:
@@ -62,7 +62,7 @@ class _Buffer:
 
     def __init__(self, size: int) -> None:
         self.raw, self.size, self.asked = _from_system(size + LINE), size, 0
-        start = _address(self.raw)
+        start = address(self.raw)
         self.address = start + -start % LINE
 
 
@@ -87,7 +87,7 @@ class _Loan:
 def _small(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
     """An array of `size` bytes that starts on a cache line."""
     raw = np.empty(size + LINE, np.uint8)
-    return np.ndarray(shape, dtype, raw, -_address(raw) % LINE)
+    return np.ndarray(shape, dtype, raw, -address(raw) % LINE)
 
 
 def _size_class(size: int) -> int:
@@ -103,6 +103,7 @@ class Pool:
         self._lock = threading.RLock()
         self._returned: deque[_Buffer] = deque()  # appended to without the lock
         self._waiting: OrderedDict[int, _Buffer] = OrderedDict()  # by address, the longest waiting first
+        self._of_size: defaultdict[int, list[_Buffer]] = defaultdict(list)  # the same, in the same order
         self._used = self._peak = self._idle = self._resident = self._most_resident = 0
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
@@ -124,11 +125,12 @@ class Pool:
 
     def _find(self, size: int) -> _Buffer | None:
         """The waiting buffer of `size` that was used last, which the cache may still hold."""
-        for address in reversed(self._waiting):
-            if self._waiting[address].size == size:
-                self._idle -= size
-                return self._waiting.pop(address)
-        return None
+        if not self._of_size[size]:
+            return None
+        buffer = self._of_size[size].pop()
+        del self._waiting[buffer.address]
+        self._idle -= size
+        return buffer
 
     def _take_back(self) -> None:
         """Put returned buffers to the waiting ones, and let those go that wait longest if they are too many."""
@@ -137,8 +139,10 @@ class Pool:
             self._used -= buffer.size
             self._idle += buffer.size
             self._waiting[buffer.address] = buffer
+            self._of_size[buffer.size].append(buffer)
         while self._used + self._idle > self._peak + self._peak // 4 + IDLE:
             buffer = self._waiting.popitem(last=False)[1]
+            del self._of_size[buffer.size][0]
             self._idle -= buffer.size
             self._resident -= buffer.asked
 
@@ -159,6 +163,7 @@ class Pool:
             self._take_back()
             self._resident -= sum(buffer.asked for buffer in self._waiting.values())
             self._waiting.clear()
+            self._of_size.clear()
             self._idle = 0
 
 

@@ -759,6 +759,23 @@ def test_labels_are_those_of_the_upsampled_scores(kernels, dtype, case):
     equal(kernels.upsample_argmax(x, a["factor"], a["padding"], a["offset"], size), logits.argmax(1))
 
 
+@on_every_device
+@in_every_dtype
+@hypothesis_settings(max_examples=10)
+@given(case=OPS["upsample_cross_entropy"], wide=st.booleans())
+def test_the_gradient_of_the_head_may_be_one_number_for_all_pixels(kernels, dtype, case, wide):
+    """As that of a mean is: an array without strides. Labels are bytes, or int64."""
+    a = case.arguments
+    target = a["target"].astype(np.int64) if wide else a["target"]
+    x, dy = signed(np.random.default_rng(case.seed), case.shapes["x"]).astype(dtype), np.full((), 0.375, dtype)
+    weight = None if a["weight"] is None else a["weight"].astype(dtype)
+    rest = (target, weight, a["ignore_index"], a["factor"], a["padding"], a["offset"])
+    name = "upsample_cross_entropy_backward_input"
+    got = getattr(kernels, name)(np.broadcast_to(dy, target.shape), x, *rest)
+    (right,) = run(reference, name, (np.full(target.shape, 0.375), x, *rest), np.float64)
+    assert_parity(got, right, x, name)
+
+
 def test_float32_exponentials_and_logarithms_are_right_to_two_units_in_the_last_place():
     x = np.concatenate([-np.linspace(0, 87.3, 20_000), -np.logspace(-30, 1.9, 20_000)]).astype(np.float32)
     y = np.concatenate([np.linspace(1, 30, 20_000), np.logspace(-37, 38, 20_000), 1 + np.logspace(-7, 0, 20_000)])

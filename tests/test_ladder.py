@@ -751,6 +751,13 @@ for name, C in (one.split() for one in sys.argv[1:]):
             assert (one == other).all(), name
     for key, got, truth in zip(("y", "dx", "dw", "db"), (y, *gradients), (right, *expected)):
         off[f"{name} of {C} channels: {key}"] = float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
+x, dy = rng.standard_normal((2, 5, 6, 7)), rng.standard_normal((2, 19, 23))
+head = rng.integers(0, 5, dy.shape), None, 3, 4, 2, (2, 3)
+for name in ("forward", "backward_input"):
+    given = (dy, x) if name == "backward_input" else (x,)
+    kernel, right = (getattr(k, f"upsample_cross_entropy_{name}") for k in (cpu, reference))
+    truth, got = right(*given, *head), kernel(*(a.astype(np.float32) for a in given), *head)
+    off[f"head {name}"] = float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
 print(json.dumps({"bytes": VECTOR_BYTES, "off": off}))
 """
 
@@ -767,5 +774,5 @@ def test_other_processors(target):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["bytes"] == VECTORS[target]
-    assert len(found["off"]) == 12
+    assert len(found["off"]) == 14
     assert all(off <= 5e-6 for off in found["off"].values()), found

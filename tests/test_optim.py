@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from minifcn import optim
 from minifcn.errors import MinifcnError
+from minifcn.kernels import cpu, reference
+from minifcn.kernels.cpu.threads import GRAIN
 from minifcn.nn import Parameter
 from minifcn.optim import Multiplier, multipliers
 from minifcn.tensor import Tensor
@@ -99,3 +101,60 @@ def test_a_clipped_gradient_keeps_its_direction_and_has_the_norm_of_the_limit(se
     factor = min(1, limit / norm)
     for parameter, array in zip(held.values(), before, strict=True):
         np.testing.assert_allclose(parameter.grad.data, factor * array, rtol=1e-6)
+
+
+# --- many parameters in one launch ---
+
+RULES = {
+    "sgd_step": lambda i: (0.1 * i + 0.01, 0.9, 0.01 * i, ("caffe", "pytorch")[i % 2]),
+    "adam_step": lambda i: (0.1 * i + 0.01, (0.8, 0.99), 1e-8, 0.01 * i, i + 1, bool(i % 2)),
+}
+
+
+def calls_of(kernel, sizes, dtype, seed=0):
+    """Arguments of `kernel` for a parameter of each size, with rates and decays of its own."""
+    rng = np.random.default_rng(seed)
+    states = 1 if kernel == "sgd_step" else 2
+    return [
+        (
+            *(rng.standard_normal(size).astype(dtype) for _ in range(2)),
+            *(abs(rng.standard_normal(size)).astype(dtype) for _ in range(states)),
+            *RULES[kernel](i),
+        )
+        for i, size in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", list(RULES))
+@given(
+    sizes=st.lists(st.integers(0, 40) | st.sampled_from([GRAIN - 1, GRAIN, 2 * GRAIN + 3]), max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_one_launch_for_many_parameters_has_the_bits_of_one_launch_each(kernel, dtype, sizes, seed):
+    together, alone, expected = (calls_of(kernel, sizes, dtype, seed) for _ in range(3))
+    cpu.together[kernel](lambda: together)
+    for one, call, wanted in zip(together, alone, expected, strict=True):
+        getattr(cpu, kernel)(*call)
+        getattr(reference, kernel)(*wanted)
+        for i in range(len(call) - len(RULES[kernel](0))):
+            np.testing.assert_array_equal(one[i], call[i])
+            close = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-13}
+            np.testing.assert_allclose(one[i], wanted[i], **close)
+
+
+def test_one_launch_takes_parameters_of_both_dtypes_in_any_memory_order():
+    rng = np.random.default_rng(0)
+    found, expected = ([], [])
+    for dtype, shape in ((np.float32, (5, 3, 2, 4)), (np.float64, (7,)), (np.float32, (2, 6, 1, 1))):
+        w, g, velocity = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+        expected.append((w.copy(), g, velocity.copy(), 0.5, 0.9, 0.1))
+        if len(shape) == 4:  # channels last; the gradient lies in another order, and nobody may write to it
+            w, velocity = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (w, velocity))
+        g.flags.writeable = False
+        found.append((w, g, velocity, 0.5, 0.9, 0.1))
+    cpu.together["sgd_step"](lambda: found)
+    for call, wanted in zip(found, expected, strict=True):
+        reference.sgd_step(*wanted)
+        np.testing.assert_allclose(call[0], wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(call[2], wanted[2], rtol=1e-5)

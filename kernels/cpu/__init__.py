@@ -24,7 +24,7 @@ with own_cache():
     from .dropout import dropout_backward_input, dropout_forward
     from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
     from .lrn import lrn_backward_input, lrn_forward
-    from .optimizers import adam_step, sgd_step
+    from .optimizers import adam_step, adam_steps, sgd_step, sgd_steps
     from .pool2d import (
         avg_pool2d_backward_input,
         avg_pool2d_forward,
@@ -37,6 +37,8 @@ with own_cache():
         upsample_cross_entropy_backward_input,
         upsample_cross_entropy_forward,
     )
+
+together = {"adam_step": adam_steps, "sgd_step": sgd_steps}  # one launch for many calls of a kernel
 
 __all__ = [
     "adam_step",

@@ -1,9 +1,8 @@
 """Bilinear upsampling, first along rows and then along columns, where every output row mixes two widened rows.
 
-`upsample_cross_entropy` is built from the same parts. A widened row is a line of Q x C numbers in scratch memory whose
-strides are free: `pixel` between pixels, `channel` between channels. The backward pass gathers: the rows of dy between
-two coarse rows k - 1 and k add up to two lines, which are narrowed once; where the two belong to one coarse row but
-to two jobs, `joined` adds them.
+A widened row is a line of Q x C numbers in scratch memory. The backward pass gathers: the rows of dy between two coarse
+rows k - 1 and k add up to two lines, which are narrowed once; where the two belong to one coarse row but to two jobs,
+`joined` adds them.
 """
 
 from __future__ import annotations
@@ -12,61 +11,55 @@ import numpy as np
 from numba import njit
 
 from .. import checks, geometry, memory
-from ..settings import settings
 from ..tables import intervals, reaches
 from .callee import callee
 from .layout import channels_first, channels_last
 from .runs import clear_run
-from .threads import jobs, member, parts, run, share
+from .threads import jobs, member, parts, run, scratch, share
 
 NOTHING = 2  # the line of zeros, beside the two that hold widened rows
 
 
-def scratch(numbers: int, dtype) -> np.ndarray:
-    """A line of so many numbers for each thread."""
-    return memory.empty((settings.threads, numbers), dtype)
-
-
 @callee
-def widen(x, start, C, places, weights, line, slot, pixel, channel):
+def widen(x, start, C, places, weights, line, slot):
     """The coarse row at `start` of x, upsampled along itself, into line `slot`."""
     base = slot * places.size * C
     for q in range(places.size):
-        a, b, target = weights[q, 0], weights[q, 1], np.uintp(base + q * pixel)
-        here, step = np.uintp(start + places[q] * C), np.uintp(channel)
+        a, b, target = weights[q, 0], weights[q, 1], np.uintp(base + q * C)
+        here = np.uintp(start + places[q] * C)
         before = here - np.uintp(C)
         if a == 0 or b == 0:
             only, weight = (here, b) if a == 0 else (before, a)
             for c in range(np.uintp(C)):
-                line[target + c * step] = weight * x[only + c]
+                line[target + c] = weight * x[only + c]
         else:
             for c in range(np.uintp(C)):
-                line[target + c * step] = a * x[before + c] + b * x[here + c]
+                line[target + c] = a * x[before + c] + b * x[here + c]
 
 
 @callee
-def widened(x, row, W, C, places, weights, line, held, pixel, channel):
+def widened(x, row, W, C, places, weights, line, held):
     """Where in `line` coarse row `row` (of all images) stands, upsampled along itself; `held` says what is there."""
     slot = row % 2  # neighbours have different ones
     if held[slot] != row:
-        widen(x, row * W * C, C, places, weights, line, slot, pixel, channel)
+        widen(x, row * W * C, C, places, weights, line, slot)
         held[slot] = row
     return np.uintp(slot * places.size * C)
 
 
 @callee
-def narrow(line, start, C, places, weights, pixel, channel, out, first):
+def narrow(line, start, C, places, weights, out, first):
     """The adjoint of `widen`: the coarse row at `first` of `out` from the line at `start`, both flat."""
     for q in range(places.size):
-        a, b, source, step = weights[q, 0], weights[q, 1], np.uintp(start + q * pixel), np.uintp(channel)
+        a, b, source = weights[q, 0], weights[q, 1], np.uintp(start + q * C)
         here = np.uintp(first + places[q] * C)
         before = here - np.uintp(C)
         if a != 0:
             for c in range(np.uintp(C)):
-                out[before + c] += a * line[source + c * step]
+                out[before + c] += a * line[source + c]
         if b != 0:
             for c in range(np.uintp(C)):
-                out[here + c] += b * line[source + c * step]
+                out[here + c] += b * line[source + c]
 
 
 @njit(cache=True, nogil=True)
@@ -82,9 +75,9 @@ def _forward(team, x, shape, rows, row_weights, columns, column_weights, scratch
             a, b, k = row_weights[p, 0], row_weights[p, 1], n * H + rows[p]
             upper = lower = np.uintp(NOTHING * Q * C)
             if a != 0:
-                upper = widened(x, k - 1, W, C, columns, column_weights, line, held, C, 1)
+                upper = widened(x, k - 1, W, C, columns, column_weights, line, held)
             if b != 0:
-                lower = widened(x, k, W, C, columns, column_weights, line, held, C, 1)
+                lower = widened(x, k, W, C, columns, column_weights, line, held)
             out = np.uintp(row * Q * C)
             for i in range(count):
                 y[out + i] = a * line[upper + i] + b * line[lower + i]
@@ -107,8 +100,8 @@ def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scr
                     line[upper + i] += a * dy[source + i] if a != 0 else zero
                     line[lower + i] += b * dy[source + i] if b != 0 else zero
             clear_run(pieces, 2 * unit * W * C, 2 * W * C)
-            narrow(line, 0, C, columns, column_weights, C, 1, pieces, 2 * unit * W * C)
-            narrow(line, Q * C, C, columns, column_weights, C, 1, pieces, (2 * unit + 1) * W * C)
+            narrow(line, 0, C, columns, column_weights, pieces, 2 * unit * W * C)
+            narrow(line, Q * C, C, columns, column_weights, pieces, (2 * unit + 1) * W * C)
 
 
 def joined(pieces: np.ndarray) -> np.ndarray:

@@ -1,176 +1,374 @@
 """The head of a segmentation network in one pass: no logit of full size is ever stored.
 
-One output row at a time: its logits are mixed from two widened coarse rows (`upsample`), class by class, into a strip
-of C runs of Q pixels, so that maximum, exponentials and sums over classes are vectors of pixels. The backward pass
-computes the strip again, and adds its gradient to the two lines of `upsample`'s adjoint.
+The output rows between two coarse rows k - 1 and k are mixed from the same two widened rows (`lines`). They are
+computed by vectors of pixels: of one vector the logits of all classes, their maximum, and the exponentials and their
+sum stay in registers and the nearest cache. The backward pass computes them again, and adds its gradient to the two
+lines of `upsample`'s adjoint.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .. import checks, geometry, memory
-from ..tables import intervals, reaches
 from .cross_entropy import in_rows, prepared
-from .exponentials import exponential, logarithm
+from .exponentials import emit_logarithm, emit_power
 from .layout import channels_last
-from .pool2d import beats
+from .lines import length, narrow, runs, widen
 from .runs import clear_run
-from .threads import jobs, member, parts, run, share
-from .upsample import NOTHING, joined, narrow, scratch, widened
+from .threads import jobs, member, parts, run, scratch, share
+from .upsample import NOTHING, joined
+from .vectors import VECTOR_BYTES, Vectors, lanes_of
 
 WORK = 8  # of a logit here, as many elements of a kernel that is bound by memory
+ROWS = 8  # output rows that are computed together, pass by pass: nobody waits for the end of a sum
+NO_LABEL = -1  # of pixels that do not count
+# A strip holds, of one vector of pixels, the classes' logits, then powers, and after them three vectors.
+LARGEST, TOTAL, OWN, WEIGHT, EXTRA = 0, 0, 1, 2, 3
+
+
+class _Numbers:
+    """Vectors that a loop changes: they stand on the stack, from where LLVM takes them into registers."""
+
+    def __init__(self, v: Vectors, *starts) -> None:
+        self.builder, self.places = v.builder, [cgutils.alloca_once_value(v.builder, start) for start in starts]
+
+    def get(self):
+        return [self.builder.load(place) for place in self.places]
+
+    def set(self, *values) -> None:
+        for value, place in zip(values, self.places, strict=True):
+            self.builder.store(value, place)
+
+
+class _Strip:
+    """Writes loops over the classes of a strip at `place`."""
+
+    def __init__(self, v: Vectors, strip, strip_type, place, C) -> None:
+        self.v, self.C, self.first = v, C, v.at(strip, strip_type, place)
+
+    def loop(self):
+        return cgutils.for_range(self.v.builder, self.C)
+
+    def offset(self, c):
+        return self.v.builder.mul(c, self.v.index(self.v.lanes))
+
+    def after(self, extra: int):
+        """Where the vector `extra` stands, after those of the classes."""
+        return self.offset(self.v.builder.add(self.C, self.v.index(extra)))
+
+
+def _mixed(v: Vectors, line, line_type, upper, lower, step, a, b):
+    """A function of c, logit c of a vector of pixels: a line[upper + c step] + b line[lower + c step].
+
+    Rounded as `bilinear_upsample_forward` rounds: `upsample_argmax` must see the same ties.
+    """
+    rows = [(v.broadcast(weight), v.at(line, line_type, start)) for weight, start in ((a, upper), (b, lower))]
+
+    def logit(c):
+        offset = v.builder.mul(c, step)
+        return v.builder.fadd(*(v.builder.fmul(weight, v.load(row, offset)) for weight, row in rows))
+
+    return logit
+
+
+def _counted(v: Vectors, number):
+    """The vector after `number`, of the classes 0, 1, 2, ... in every lane."""
+    return v.builder.fadd(number, v.constant(1))
+
+
+@intrinsic
+def _logits(typingctx, line, upper, lower, step, C, a, b, strip, place):
+    """The logits over log 2, so that powers of 2 will do, and the largest; one beside a NaN may be lost."""
+
+    def generate(context, builder, signature, args):
+        line, upper, lower, step, C, a, b, strip, place = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        a, b = (builder.fmul(weight, ir.Constant(v.element, math.log2(math.e))) for weight in (a, b))
+        logit = _mixed(v, line, signature.args[0], upper, lower, step, a, b)
+        strip, numbers = _Strip(v, strip, signature.args[7], place, C), _Numbers(v, v.constant(-math.inf))
+        with strip.loop() as one:
+            value, (largest,) = logit(one.index), numbers.get()
+            v.store(value, strip.first, strip.offset(one.index))
+            numbers.set(builder.select(builder.fcmp_ordered(">", largest, value), largest, value))
+        v.store(*numbers.get(), strip.first, strip.after(LARGEST))
+        return context.get_dummy_value()
+
+    n, number = types.intp, line.dtype
+    return types.void(line, n, n, n, n, number, number, strip, n), generate
+
+
+@intrinsic
+def _powers(typingctx, strip, place, C, labels, start, weight):
+    """exp(logit - largest) of each class, and their total; of the label's the exponent over log 2, and its weight."""
+
+    def generate(context, builder, signature, args):
+        strip, place, C, labels, start, weight = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        strip, zero = _Strip(v, strip, signature.args[0], place, C), v.index(0)
+        label, weights = v.load(v.at(labels, signature.args[3], start), zero), v.at(weight, signature.args[5], zero)
+        largest, numbers = v.load(strip.first, strip.after(LARGEST)), _Numbers(v, v.zero, v.zero, v.zero, v.zero)
+        with strip.loop() as one:
+            number, total, own, factor = numbers.get()
+            exponent = builder.fsub(v.load(strip.first, strip.offset(one.index)), largest)
+            power, here = emit_power(builder, exponent), builder.fcmp_ordered("==", label, number)
+            v.store(power, strip.first, strip.offset(one.index))
+            weight_here = v.broadcast(builder.load(builder.gep(weights, [one.index])))
+            own, factor = builder.select(here, exponent, own), builder.select(here, weight_here, factor)
+            numbers.set(_counted(v, number), builder.fadd(total, power), own, factor)
+        for value, extra in zip(numbers.get()[1:], (TOTAL, OWN, WEIGHT), strict=True):
+            v.store(value, strip.first, strip.after(extra))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(strip, n, n, labels, n, weight), generate
+
+
+@intrinsic
+def _losses(typingctx, strip, place, C, labels, start, losses, target, count):
+    """losses[target + lane] = weight (log total - exponent), 0 without a label; of the first `count` lanes."""
+
+    def generate(context, builder, signature, args):
+        strip, place, C, labels, start, losses, target, count = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        strip, zero = _Strip(v, strip, signature.args[0], place, C), v.index(0)
+        total, own, weight = (v.load(strip.first, strip.after(extra)) for extra in (TOTAL, OWN, WEIGHT))
+        loss = v.multiply_add(own, v.constant(-math.log(2)), emit_logarithm(builder, total))
+        known = builder.fcmp_ordered(">=", v.load(v.at(labels, signature.args[3], start), zero), v.zero)
+        loss = builder.select(known, builder.fmul(weight, loss), v.zero)
+        v.store_part(loss, v.at(losses, signature.args[5], target), zero, v.active(count))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(strip, n, n, labels, n, losses, n, n), generate
+
+
+@intrinsic
+def _gradients(typingctx, strip, place, C, labels, start, dy, source, count, a, b, sums, above, below, step):
+    """Add dy weight (p - [c = label]), a and b times, to the sums from `above` and from `below` on, `step` apart."""
+
+    def generate(context, builder, signature, args):
+        strip, place, C, labels, start, dy, source, count, a, b, sums, above, below, step = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        strip, zero = _Strip(v, strip, signature.args[0], place, C), v.index(0)
+        label, total = v.load(v.at(labels, signature.args[3], start), zero), v.load(strip.first, strip.after(TOTAL))
+        upstream = v.load_part(v.at(dy, signature.args[5], source), zero, v.active(count))
+        factor = builder.fdiv(builder.fmul(upstream, v.load(strip.first, strip.after(WEIGHT))), total)
+        known, rows = builder.fcmp_ordered(">=", label, v.zero), []
+        for number, row in ((a, above), (b, below)):
+            weight = v.broadcast(number)
+            used = builder.and_(known, builder.fcmp_unordered("!=", weight, v.zero))
+            rows.append((builder.fmul(weight, factor), used, v.at(sums, signature.args[10], row)))
+        numbers = _Numbers(v, v.zero)
+        with strip.loop() as one:
+            (number,) = numbers.get()
+            power, offset = v.load(strip.first, strip.offset(one.index)), builder.mul(one.index, step)
+            here = builder.fcmp_ordered("==", label, number)
+            power = builder.select(here, builder.fsub(power, total), power)  # p - 1, times the total
+            for weight, used, row in rows:
+                before = v.load(row, offset)
+                v.store(builder.select(used, v.multiply_add(weight, power, before), before), row, offset)
+            numbers.set(_counted(v, number))
+        return context.get_dummy_value()
+
+    n, number = types.intp, strip.dtype
+    return types.void(strip, n, n, labels, n, dy, n, n, number, number, sums, n, n, n), generate
+
+
+@intrinsic
+def _winners(typingctx, line, upper, lower, step, C, a, b, winners, target):
+    """winners[target + lane] = the class of the largest logit: the first of equal ones, or the first NaN."""
+
+    def generate(context, builder, signature, args):
+        line, upper, lower, step, C, a, b, winners, target = args
+        v = Vectors(context, builder, signature.args[0].dtype)
+        logit = _mixed(v, line, signature.args[0], upper, lower, step, a, b)
+        numbers = _Numbers(v, v.zero, logit(v.index(0)), v.zero)
+        with cgutils.for_range(builder, C) as one:
+            value, (number, best, winner) = logit(one.index), numbers.get()
+            beats = builder.and_(builder.fcmp_unordered(">", value, best), builder.fcmp_ordered("ord", best, best))
+            numbers.set(_counted(v, number), builder.select(beats, value, best), builder.select(beats, number, winner))
+        v.store(numbers.get()[2], v.at(winners, signature.args[7], target), v.index(0))
+        return context.get_dummy_value()
+
+    n, number = types.intp, line.dtype
+    return types.void(line, n, n, n, n, number, number, winners, n), generate
 
 
 @njit(cache=True, nogil=True)
-def _mixed(p, k, x, shape, tables, line, held):
-    """(upper, lower): where in `line` the two widened rows of output row p stand; k is the lower one, of all images."""
-    _, row_weights, columns, column_weights = tables
+def _line(x, row, shape, columns, step, line, held):
+    """Where in `line` coarse row `row` (of all images) stands, widened; `held` says what is there."""
     W, C = shape[2], shape[3]
-    upper = lower = np.uintp(NOTHING * columns.size * C)
-    if row_weights[p, 0] != 0:
-        upper = widened(x, k - 1, W, C, columns, column_weights, line, held, 1, columns.size)
-    if row_weights[p, 1] != 0:
-        lower = widened(x, k, W, C, columns, column_weights, line, held, 1, columns.size)
-    return upper, lower
+    slot = row % 2  # neighbours have different ones
+    if held[slot] != row:
+        widen(x, row * W * C, W, C, columns, line, slot * C * step, step)
+        held[slot] = row
+    return slot * C * step
 
 
 @njit(cache=True, nogil=True)
-def _logits(line, upper, lower, a, b, C, Q, strip, largest):
-    """strip[c Q + q] = the logits of an output row; largest[q] = their maxima over c, or NaN."""
-    for q in range(Q):
-        strip[q] = a * line[upper + q] + b * line[lower + q]
-        largest[q] = strip[q]
-    for c in range(np.uintp(1), C):
-        start = c * Q
-        for q in range(Q):
-            value = a * line[upper + start + q] + b * line[lower + start + q]
-            strip[start + q] = value
-            largest[q] = largest[q] if value <= largest[q] else value
+def _lines(x, n, k, shape, columns, step, line, held):
+    """Where in `line` the coarse rows k - 1 and k of image n stand, widened; zeros beyond an edge."""
+    H, zeros = shape[1], NOTHING * shape[3] * step
+    upper = _line(x, n * H + k - 1, shape, columns, step, line, held) if k > 0 else zeros
+    return upper, (_line(x, n * H + k, shape, columns, step, line, held) if k < H else zeros)
 
 
 @njit(cache=True, nogil=True)
-def _softmax(strip, largest, C, Q, total):
-    """strip <- exp(strip - largest), total[q] = its sums over the classes."""
-    for q in range(Q):
-        strip[q] = exponential(strip[q] - largest[q])
-        total[q] = strip[q]
-    for c in range(np.uintp(1), C):
-        start = c * Q
-        for q in range(Q):
-            strip[start + q] = exponential(strip[start + q] - largest[q])
-            total[q] += strip[start + q]
+def _row(rows, p, upper, lower, zeros):
+    """(a, b, upper, lower) of output row p; zeros in the place of a coarse row of which it takes nothing."""
+    a, b = rows[1][p], rows[2][p]
+    return a, b, upper if a != 0 else zeros, lower if b != 0 else zeros
 
 
 @njit(cache=True, nogil=True)
-def _forward(team, x, shape, tables, target, weight, ignore_index, scratch, losses):
+def _label_rows(target, first, count, C, ignore_index, step, labels, wrong):
+    """labels[i step + q] = the label of pixel q of row first + i, or NO_LABEL; `wrong` if any is not a class."""
+    kind, pixels = labels.dtype.type, np.uintp(target.shape[1])
+    for i in range(count):
+        row, start, strange = target[first + i], np.uintp(i * step), 0
+        for q in range(pixels):
+            t = row[q]
+            counts, known = t != ignore_index, 0 <= t < C
+            strange += counts and not known
+            labels[start + q] = kind(t) if counts and known else kind(NO_LABEL)
+        for q in range(pixels, np.uintp(step)):
+            labels[start + q] = kind(NO_LABEL)
+        if strange:
+            wrong[0] = 1
+
+
+@njit(cache=True, nogil=True)
+def _softmax(line, upper, lower, step, C, rows, first, count, q, labels, weight, strip, size):
+    """The strips, `size` apart, of the vector of pixels at q in `count` output rows from `first` on."""
+    zeros = NOTHING * C * step + q
+    for i in range(count):
+        a, b, above, below = _row(rows, first + i, upper + q, lower + q, zeros)
+        _logits(line, above, below, step, C, a, b, strip, i * size)
+    for i in range(count):
+        _powers(strip, i * size, C, labels, i * step + q, weight)
+
+
+@njit(cache=True, nogil=True)
+def _forward(team, x, shape, rows, columns, step, target, weight, ignore_index, wrong, scratch, losses):
     N, H, _, C = shape
-    rows, row_weights = tables[0], tables[1]
-    P, Q = target.shape[0] // max(N, 1), target.shape[1]
-    size, pixels, classes = Q * C, np.uintp(Q), np.uintp(C)
-    numbers, held, zero = scratch[member(team)], np.full(2, -1), x.dtype.type(0)
-    line, strip = numbers[: 3 * size], numbers[3 * size : 4 * size]
-    largest, total = numbers[4 * size : 4 * size + Q], numbers[4 * size + Q :]
-    clear_run(line, NOTHING * size, size)
-    for job in jobs(team):
-        first, last = share(team, job, N * P)
-        for row in range(first, last):
-            n, p = divmod(row, P)
-            upper, lower = _mixed(p, n * H + rows[p], x, shape, tables, line, held)
-            _logits(line, upper, lower, row_weights[p, 0], row_weights[p, 1], classes, pixels, strip, largest)
-            for q in range(Q):
-                t = target[row, q]
-                losses[row, q] = zero if t == ignore_index else strip[t * Q + q] - largest[q]
-            _softmax(strip, largest, classes, pixels, total)
-            for q in range(pixels):
-                total[q] = logarithm(total[q])
-            for q in range(Q):
-                t = target[row, q]
-                losses[row, q] = zero if t == ignore_index else weight[t] * (total[q] - losses[row, q])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _backward(team, dy, x, shape, tables, starts, target, weight, ignore_index, scratch, pieces):
-    N, H, W, C = shape
-    _, row_weights, columns, column_weights = tables
-    P, Q = target.shape[0] // max(N, 1), target.shape[1]
-    size, pixels, classes = Q * C, np.uintp(Q), np.uintp(C)
-    numbers, held, zero = scratch[member(team)], np.full(2, -1), x.dtype.type(0)
-    line, strip, sums = numbers[: 3 * size], numbers[3 * size : 4 * size], numbers[4 * size : 6 * size]
-    largest, total = numbers[6 * size : 6 * size + Q], numbers[6 * size + Q :]
-    clear_run(line, NOTHING * size, size)
-    for job in jobs(team):
-        first, last = share(team, job, N * (H + 1))
-        for unit in range(first, last):
-            n, k = divmod(unit, H + 1)
-            clear_run(sums, 0, 2 * size)
-            for p in range(starts[k], starts[k + 1]):
-                a, b, row = row_weights[p, 0], row_weights[p, 1], n * P + p
-                upper, lower = _mixed(p, n * H + k, x, shape, tables, line, held)
-                _logits(line, upper, lower, a, b, classes, pixels, strip, largest)
-                _softmax(strip, largest, classes, pixels, total)
-                for q in range(Q):
-                    t = target[row, q]
-                    if t == ignore_index:
-                        for c in range(C):
-                            strip[c * Q + q] = zero
-                        largest[q] = zero
-                    else:
-                        strip[t * Q + q] -= total[q]  # p - 1, times the sum
-                        largest[q] = dy[row, q] * weight[t] / total[q]
-                _spread(strip, largest, a, b, classes, pixels, sums)
-            clear_run(pieces, 2 * unit * W * C, 2 * W * C)
-            narrow(sums, 0, C, columns, column_weights, 1, Q, pieces, 2 * unit * W * C)
-            narrow(sums, size, C, columns, column_weights, 1, Q, pieces, (2 * unit + 1) * W * C)
-
-
-@njit(cache=True, nogil=True)
-def _spread(strip, factor, a, b, C, Q, sums):
-    """Add `strip` times the pixels' `factor` to the sums of the upper and lower coarse row, a and b times."""
-    below, zero = C * Q, strip.dtype.type(0)
-    for c in range(C):
-        start = c * Q
-        for q in range(Q):
-            gradient = strip[start + q] * factor[q]
-            sums[start + q] += a * gradient if a != 0 else zero
-            sums[below + start + q] += b * gradient if b != 0 else zero
-
-
-@njit(cache=True, nogil=True)
-def _argmax(team, x, shape, tables, P, scratch, labels):
-    N, H, _, C = shape
-    rows, row_weights = tables[0], tables[1]
-    Q = labels.shape[1]
-    size, pixels = Q * C, np.uintp(Q)
+    starts, lanes = rows[0], VECTOR_BYTES // x.itemsize
+    P, Q, size, strips = target.shape[0] // max(N, 1), target.shape[1], (C + EXTRA) * lanes, 3 * C * step
     numbers, held = scratch[member(team)], np.full(2, -1)
-    line, best, winner = numbers[: 3 * size], numbers[3 * size : 3 * size + Q], numbers[3 * size + Q :]
-    clear_run(line, NOTHING * size, size)
-    number, kind = x.dtype.type, labels.dtype.type
+    line, strip, labels = numbers[:strips], numbers[strips : strips + ROWS * size], numbers[strips + ROWS * size :]
+    clear_run(line, NOTHING * C * step, C * step)
     for job in jobs(team):
-        first, last = share(team, job, N * P)
-        for row in range(first, last):
-            n, p = divmod(row, P)
-            a, b = row_weights[p, 0], row_weights[p, 1]
-            upper, lower = _mixed(p, n * H + rows[p], x, shape, tables, line, held)
-            for q in range(pixels):
-                best[q], winner[q] = a * line[upper + q] + b * line[lower + q], number(0)
-            for c in range(1, C):
-                start, label = np.uintp(c * Q), number(c)  # as wide as the logits: one kind of vectors
-                for q in range(pixels):
-                    value = a * line[upper + start + q] + b * line[lower + start + q]
-                    before, leader = best[q], winner[q]
-                    wins = beats(value, before)
-                    best[q], winner[q] = (value, label) if wins else (before, leader)
-            for q in range(Q):
-                labels[row, q] = kind(winner[q])
+        begin, end = share(team, job, N * (H + 1))
+        for unit in range(begin, end):
+            n, k = divmod(unit, H + 1)
+            if starts[k] == starts[k + 1]:
+                continue
+            upper, lower = _lines(x, n, k, shape, columns, step, line, held)
+            for first in range(starts[k], starts[k + 1], ROWS):
+                count, row = min(ROWS, starts[k + 1] - first), n * P + first
+                _label_rows(target, row, count, C, ignore_index, step, labels, wrong)
+                for q in range(0, Q, lanes):
+                    _softmax(line, upper, lower, step, C, rows, first, count, q, labels, weight, strip, size)
+                    for i in range(count):
+                        _losses(strip, i * size, C, labels, i * step + q, losses, (row + i) * Q + q, Q - q)
+
+
+@njit(cache=True, nogil=True)
+def _backward(
+    team, x, shape, rows, columns, step, target, weight, ignore_index, wrong, dy, rise, scratch, pieces
+):  # fmt: skip
+    N, H, W, C = shape
+    starts, lanes = rows[0], VECTOR_BYTES // x.itemsize
+    P, Q, size, strips = target.shape[0] // max(N, 1), target.shape[1], (C + EXTRA) * lanes, 5 * C * step
+    numbers, held = scratch[member(team)], np.full(2, -1)
+    line, sums = numbers[: 3 * C * step], numbers[3 * C * step : strips]
+    strip, labels = numbers[strips : strips + ROWS * size], numbers[strips + ROWS * size :]
+    clear_run(line, NOTHING * C * step, C * step)
+    for job in jobs(team):
+        begin, end = share(team, job, N * (H + 1))
+        for unit in range(begin, end):
+            n, k = divmod(unit, H + 1)
+            upper, lower = _lines(x, n, k, shape, columns, step, line, held)
+            above, below = (k - 1) % 2 * C * step, k % 2 * C * step  # the sums for coarse rows k - 1 and k
+            if unit == begin:
+                clear_run(sums, above, C * step)  # else interval k - 1 has left its own there
+            clear_run(sums, below, C * step)
+            for first in range(starts[k], starts[k + 1], ROWS):
+                count, row = min(ROWS, starts[k + 1] - first), n * P + first
+                _label_rows(target, row, count, C, ignore_index, step, labels, wrong)
+                for q in range(0, Q, lanes):
+                    _softmax(line, upper, lower, step, C, rows, first, count, q, labels, weight, strip, size)
+                    for i in range(count):
+                        a, b, source = rows[1][first + i], rows[2][first + i], (row + i) * rise + q
+                        _gradients(
+                            strip, i * size, C, labels, i * step + q, dy, source, Q - q, a, b,
+                            sums, above + q, below + q, step,
+                        )  # fmt: skip
+            piece = 2 * unit * W * C
+            if k > 0:
+                narrow(sums, above, step, W, C, columns, pieces, piece)
+            if unit == end - 1:
+                narrow(sums, below, step, W, C, columns, pieces, piece + W * C)
+            else:
+                clear_run(pieces, piece + W * C, W * C)
+
+
+@njit(cache=True, nogil=True)
+def _argmax(team, x, shape, rows, columns, step, scratch, labels):
+    N, H, _, C = shape
+    P, Q, starts, zeros = labels.shape[0] // max(N, 1), labels.shape[1], rows[0], NOTHING * C * step
+    numbers, held, kind = scratch[member(team)], np.full(2, -1), labels.dtype.type
+    line, winners = numbers[: 3 * C * step], numbers[3 * C * step :]
+    clear_run(line, zeros, C * step)
+    for job in jobs(team):
+        begin, end = share(team, job, N * (H + 1))
+        for unit in range(begin, end):
+            n, k = divmod(unit, H + 1)
+            if starts[k] == starts[k + 1]:
+                continue
+            upper, lower = _lines(x, n, k, shape, columns, step, line, held)
+            for p in range(starts[k], starts[k + 1]):
+                a, b, above, below = _row(rows, p, upper, lower, zeros)
+                for q in range(0, Q, VECTOR_BYTES // x.itemsize):
+                    _winners(line, above + q, below + q, step, C, a, b, winners, q)
+                row = labels[n * P + p]
+                for q in range(np.uintp(Q)):
+                    row[q] = kind(winners[q])
 
 
 def _problem(x, factor, padding, offset, size) -> tuple:
-    """(x flat, its shape channels last, the tables of rows and columns) of an upsampling and a window of it."""
-    geo, corner = geometry.upsample_window(x.shape, factor, padding, offset, size)
+    """(x flat, its shape channels last, `lines.runs` of rows and of columns, `lines.length`) of an upsampled window."""
+    geo, (top, left) = geometry.upsample_window(x.shape, factor, padding, offset, size)
     last = channels_last(x)
-    return last.reshape(-1), last.shape, reaches(geo, *corner, size, x.dtype)
+    rows = runs(geo.H, size[0], geo.factor[0], geo.padding[0] + top, x.dtype)
+    columns = runs(geo.W, size[1], geo.factor[1], geo.padding[1] + left, x.dtype)
+    return last.reshape(-1), last.shape, rows, columns, length(size[1], x.dtype)
+
+
+def _strips(x) -> int:
+    """Numbers of the strips of one thread."""
+    return ROWS * (x.shape[1] + EXTRA) * lanes_of(x.dtype)
+
+
+class _Labels:
+    """`target` and `weight` as the kernels take them. They look at the labels themselves, and note if one is wrong."""
+
+    def __init__(self, x, target, weight, ignore_index) -> None:
+        self.given = ((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
+        checks.check_target(*self.given, values=False)
+        self.wrong = np.zeros(1, np.int64)
+        self.arguments = (*prepared(x.dtype, x.shape[1], target, weight), ignore_index, self.wrong)
+
+    def refuse(self) -> None:
+        """Raise ShapeError, after a run, for a label that is neither a class nor the ignored one."""
+        if self.wrong[0]:
+            checks.check_target(*self.given)
 
 
 def upsample_cross_entropy_forward(x, target, weight=None, ignore_index=255, factor=1, padding=0, offset=0):
@@ -178,11 +376,11 @@ def upsample_cross_entropy_forward(x, target, weight=None, ignore_index=255, fac
     checks.same_dtype(x=x, weight=weight)
     checks.expect_rank3("target", target.shape)
     problem = _problem(x, factor, padding, offset, target.shape[1:])
-    checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
-    losses, (C, Q) = memory.empty(target.shape, x.dtype), (x.shape[1], target.shape[2])
-    labels = prepared(x.dtype, C, target, weight)
-    numbers = scratch(4 * Q * C + 2 * Q, x.dtype)
-    run(_forward, parts(WORK * C * target.size), *problem, *labels, ignore_index, numbers, in_rows(losses))
+    labels, C, step = _Labels(x, target, weight, ignore_index), x.shape[1], problem[-1]
+    losses = memory.empty(target.shape, x.dtype)
+    numbers = scratch((3 * C + ROWS) * step + _strips(x), x.dtype)
+    run(_forward, parts(WORK * C * target.size), *problem, *labels.arguments, numbers, losses.reshape(-1))
+    labels.refuse()
     return losses
 
 
@@ -193,14 +391,18 @@ def upsample_cross_entropy_backward_input(
     checks.same_dtype(dy=dy, x=x, weight=weight)
     checks.expect_rank3("target", target.shape)
     problem = _problem(x, factor, padding, offset, target.shape[1:])
-    checks.check_target((*x.shape[:2], *target.shape[1:]), target, weight, ignore_index)
+    labels = _Labels(x, target, weight, ignore_index)
     checks.expect_shape("dy", dy.shape, target.shape)
-    (N, C, H, W), Q = x.shape, target.shape[2]
-    labels = prepared(x.dtype, C, target, weight)
-    starts = intervals(problem[2][0], H)
-    pieces, numbers = memory.empty((N, H + 1, 2, W, C), x.dtype), scratch(6 * Q * C + 2 * Q, x.dtype)
-    gradients, outputs = in_rows(np.ascontiguousarray(dy)), (numbers, pieces.reshape(-1))
-    run(_backward, parts(WORK * C * target.size), gradients, *problem, starts, *labels, ignore_index, *outputs)
+    (N, C, H, W), step = x.shape, problem[-1]
+    pieces = memory.empty((N, H + 1, 2, W, C), x.dtype)
+    numbers = scratch((5 * C + ROWS) * step + _strips(x), x.dtype)
+    if any(dy.strides) or not dy.size:
+        gradients, rise = np.ascontiguousarray(dy).reshape(-1), dy.shape[2]
+    else:  # one number for all pixels: one row will do
+        gradients, rise = np.full(dy.shape[2], dy[0, 0, 0]), 0
+    outputs = numbers, pieces.reshape(-1)
+    run(_backward, parts(WORK * C * target.size, 32), *problem, *labels.arguments, gradients, rise, *outputs)
+    labels.refuse()
     return joined(pieces)
 
 
@@ -208,9 +410,9 @@ def upsample_argmax(x, factor, padding, offset, size):
     """See `reference.upsample_argmax`."""
     checks.same_dtype(x=x)
     size = geometry.pair(size, "size", 1)
-    (N, C), (P, Q) = x.shape[:2], size
-    labels = memory.empty((N, P, Q), checks.label_dtype(C))
-    numbers = scratch(3 * Q * C + 2 * Q, x.dtype)
     problem = _problem(x, factor, padding, offset, size)
-    run(_argmax, parts(2 * C * labels.size), *problem, P, numbers, in_rows(labels))
+    (N, C), step = x.shape[:2], problem[-1]
+    labels = memory.empty((N, *size), checks.label_dtype(C))
+    numbers = scratch((3 * C + 1) * step, x.dtype)
+    run(_argmax, parts(2 * C * labels.size), *problem, numbers, in_rows(labels))
     return labels

@@ -42,6 +42,14 @@ def lanes_of(dtype) -> int:
     return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
+def call(builder, name: str, *arguments):
+    """LLVM's function `name` of numbers or vectors of one type, which is that of its result."""
+    kind = arguments[0].type
+    suffix = f"v{kind.count}{kind.element.intrinsic_name}" if isinstance(kind, ir.VectorType) else kind.intrinsic_name
+    function = ir.FunctionType(kind, [kind] * len(arguments))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), arguments)
+
+
 class Vectors:
     """Writes vector code for elements of `scalar`, a Numba float type, at the builder's place."""
 
@@ -107,9 +115,14 @@ class Vectors:
 
     def multiply_add(self, x, y, z):
         """x y + z, rounded once where the processor can."""
-        function = ir.FunctionType(self.vector, [self.vector] * 3)
-        name = f"llvm.fmuladd.v{self.lanes}{self.element.intrinsic_name}"
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), [x, y, z])
+        return call(self.builder, "fmuladd", x, y, z)
+
+    def sum(self, vector):
+        """The sum of all lanes, in pairs."""
+        kind, plus = f"v{self.lanes}{self.element.intrinsic_name}", ir.Constant(self.element, -0.0)
+        function = ir.FunctionType(self.element, [self.element, self.vector])
+        add = cgutils.get_or_insert_function(self.builder.module, function, f"llvm.vector.reduce.fadd.{kind}")
+        return self.builder.call(add, [plus, vector], fastmath=("reassoc",))
 
     def combination(self, factors, vectors):
         """sum_i factors[i] vectors[i]; terms with factor 0 are left out, None if all are."""

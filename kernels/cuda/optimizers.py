@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..layout import in_one_order
-from ..reference.optimizers import adam_numbers
+from ..reference.optimizers import adam_numbers, sgd_numbers
 from .launch import THREADS, address, blocks, from_host, template, tiles
 from .table import Table
 
@@ -50,9 +50,8 @@ def _sgd_arrays(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorc
     return in_one_order(w, g, velocity=velocity)
 
 
-def _sgd_numbers(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):
-    """The numbers of the rule as the source's row has them."""
-    return (momentum, weight_decay, *((lr, 1) if form == "caffe" else (1, lr)))
+def _sgd_numbers(w, g, velocity, *rule):
+    return sgd_numbers(*rule)
 
 
 def _adam_arrays(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled):
@@ -61,7 +60,7 @@ def _adam_arrays(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupl
 
 
 def _adam_numbers(w, g, mean, square, *rule):
-    return adam_numbers(w.dtype, *rule)
+    return adam_numbers(*rule)
 
 
 def _launch(on: Any, kernel: str, calls: Calls, arrays_of: Callable, numbers_of: Callable) -> None:

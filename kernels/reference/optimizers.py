@@ -47,12 +47,16 @@ def adam_step(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled)
     w -= number(lr) * unbiased_mean / (np.sqrt(unbiased_square) + number(eps))
 
 
-def adam_numbers(dtype, lr, betas, eps, weight_decay, step, decoupled) -> tuple:
-    """The numbers of one step, of `dtype`, as compiled kernels take them.
+def sgd_numbers(lr, momentum=0.0, weight_decay=0.0, form="pytorch") -> tuple:
+    """The numbers of one step as compiled kernels take them: mu, d, and lr within v and outside of it."""
+    return (momentum, weight_decay, *((lr, 1) if form == "caffe" else (1, lr)))
+
+
+def adam_numbers(lr, betas, eps, weight_decay, step, decoupled) -> tuple:
+    """The numbers of one step as compiled kernels take them.
 
     lr, b1, b2, 1 - b1, 1 - b2, 1 - b1^t, 1 - b2^t, eps, the decay within g' and lr times the decay beside it.
     """
     (beta1, beta2), decay = betas, weight_decay
-    rates = (lr, beta1, beta2, 1 - beta1, 1 - beta2, 1 - beta1**step, 1 - beta2**step, eps)
     decays = (0, lr * decay) if decoupled else (decay, 0)
-    return tuple(dtype.type(value) for value in (*rates, *decays))
+    return (lr, beta1, beta2, 1 - beta1, 1 - beta2, 1 - beta1**step, 1 - beta2**step, eps, *decays)

@@ -18,13 +18,10 @@ from minifcn.optim import Multiplier
 from minifcn.tensor import Tensor
 
 from ..devices import on_devices
+from ..test_optim import RULES, calls_of
 from .test_checked import Redirected
 
 SIZES = st.sampled_from([0, 1, 255, 257, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3]) | st.integers(0, 40)
-RULES = {
-    "sgd_step": lambda i: (0.1 * i + 0.01, 0.9, 0.01 * i, ("caffe", "pytorch")[i % 2]),
-    "adam_step": lambda i: (0.1 * i + 0.01, (0.8, 0.99), 1e-8, 0.01 * i, i + 1, bool(i % 2)),
-}
 on_simulator = pytest.mark.parametrize("device", on_devices("cuda-sim"))
 
 
@@ -39,20 +36,6 @@ class Counting:
     def launch(self, *arguments, **named):
         self.launches += 1
         self.on.launch(*arguments, **named)
-
-
-def calls_of(kernel, sizes, dtype, seed=0):
-    """Arguments of `kernel` for a parameter of each size, with rates and decays of its own."""
-    rng = np.random.default_rng(seed)
-    states = 1 if kernel == "sgd_step" else 2
-    return [
-        (
-            *(rng.standard_normal(size).astype(dtype) for _ in range(2)),
-            *(abs(rng.standard_normal(size)).astype(dtype) for _ in range(states)),
-            *RULES[kernel](i),
-        )
-        for i, size in enumerate(sizes)
-    ]
 
 
 @on_simulator
