@@ -23,7 +23,7 @@ from minifcn.gradcheck.cases import conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
 from minifcn.kernels import cpu, geometry, reference, winograd
 from minifcn.kernels.checks import ShapeError
-from minifcn.kernels.cpu import constants
+from minifcn.kernels.cpu import constants, taps
 from minifcn.kernels.cpu.conv2d import rung
 from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose
 from minifcn.kernels.cpu.vectors import lanes_of
@@ -190,13 +190,14 @@ def test_every_rung_agrees_with_the_reference(dtype, data, layout, frozen, block
 
 
 @in_every_dtype
-@given(data=st.data(), frozen=st.booleans())
-def test_taps_bring_the_images_of_a_pixel_together(dtype, data, frozen):
-    """Several images, any stride, and output channels that fill whole panels or do not."""
+@given(data=st.data(), frozen=st.booleans(), few=st.sampled_from([0, taps.FEW_WEIGHTS]))
+def test_taps_bring_the_images_of_a_pixel_together(dtype, data, frozen, few):
+    """Several images, any stride, and output channels that fill whole panels or do not; few weights, or many."""
     vectors, axes = st.integers(1, 5), (data.draw(conv_axes()), data.draw(conv_axes()))
     C, K = data.draw(vectors) * lanes_of(dtype), data.draw(vectors) * 8 + data.draw(st.sampled_from([0, 0, 3]))
     shape = sized(data.draw(st.integers(2, 4)), C, K, axes, 1, data.draw(st.integers(0, 2**32 - 1)))
-    check_rungs(["taps"], shape, dtype, "channels last", frozen)
+    with mock.patch.object(taps, "FEW_WEIGHTS", few):
+        check_rungs(["taps"], shape, dtype, "channels last", frozen)
 
 
 @in_every_dtype

@@ -290,13 +290,16 @@ def _backward_input(
     """parts [share, H W N C]: the contribution of one share of the output channels to dx. One job a share.
 
     The weights of `most` output channels and `group` neighbouring taps are brought into the cache together, as panels:
-    memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache.
+    memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache. Few weights
+    (weights_size = 0) are read where they lie, while the product works.
     """
     own = room[member(team)]
-    weights, block = own[:weights_size], own[weights_size:]
+    packed = weights_size > 0
+    weights, block = own[:weights_size] if packed else w, own[weights_size:]
     _, W, P, Q, _, sw = window[:6]
     taps, lanes = len(rectangles), VECTOR_BYTES // w.itemsize
     widest = VECTORS * lanes
+    row = widest if packed else taps * C
     for job in jobs(team):
         k0, end = share(team, job, K)
         part = parts[job]
@@ -311,7 +314,8 @@ def _backward_input(
                     first_tap += 1
                     continue
                 together = min(group, taps - first_tap)
-                pack_panels(w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // lanes)
+                if packed:
+                    pack_panels(w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // lanes)
                 for tap in range(first_tap, first_tap + together):
                     p0, p1, q0, q1 = rectangles[tap]
                     if p1 == p0 or q1 == q0:
@@ -323,12 +327,14 @@ def _backward_input(
                         offset = (tap - first_tap) * C + column
                         panel = min(C - column, widest - offset % widest)
                         start = offset // widest * widest * count + offset % widest
+                        if not packed:
+                            start = (k0 * taps + tap) * C + column
                         for p in range(p0, p1):
                             for q in range(q0, q1, columns):
                                 h, v = _met(window, tap, p, q)
                                 product(
                                     tools, columns * N, panel, block, (p * Q + q) * N * count, count, 1, 0,
-                                    weights, start, widest, 0,
+                                    weights, start, row, 0,
                                     part, (h * W + v) * N * C + column, step * C, count, 1, ADD,
                                 )  # fmt: skip
                         column += panel
@@ -359,7 +365,8 @@ def backward_input(geo, dy, mask, w):
     pixels, shares = geo.N * geo.P * geo.Q, min(SHARES, geo.K)
     most = max(1, min(BLOCK, 2 * WEIGHTS // geo.C, -(-geo.K // shares)))
     group = max(1, min(geo.R * geo.S, 2 * WEIGHTS // (most * geo.C)))
-    weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype))
+    packed = w.size > FEW_WEIGHTS
+    weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype)) if packed else 0
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     parts = memory.empty((shares, memory.padded(dx.size, dy.dtype)), dy.dtype)
     room = scratch(weights_size + most * pixels, dy.dtype)
