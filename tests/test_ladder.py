@@ -23,7 +23,7 @@ from minifcn.gradcheck.cases import conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
 from minifcn.kernels import cpu, geometry, reference, winograd
 from minifcn.kernels.checks import ShapeError
-from minifcn.kernels.cpu import constants
+from minifcn.kernels.cpu import constants, taps
 from minifcn.kernels.cpu.conv2d import rung
 from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose
 from minifcn.kernels.cpu.vectors import lanes_of
@@ -172,10 +172,8 @@ def blocked(blocking):
 # --- against the reference ---------------------------------------------------------------------------------
 
 
-@in_every_dtype
-@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)), frozen=st.booleans(), blocking=blockings)
-def test_every_rung_agrees_with_the_reference(dtype, data, layout, frozen, blocking):
-    shape = data.draw(shapes(dtype))
+def check_rungs(names, shape, dtype, layout, frozen):
+    """The rungs agree with the reference, and leave their inputs alone."""
     arrays = tensors(shape, dtype)
     expected = results(reference, shape, *wide(*arrays))
     absolute = results(reference, shape, *wide(*map(abs, arrays)))
@@ -183,14 +181,32 @@ def test_every_rung_agrees_with_the_reference(dtype, data, layout, frozen, block
     if frozen:
         for array in strided:
             freeze(array)
-    for name in shape.rungs(dtype):
-        with blocked(blocking):
-            got = results(name, shape, *strided)
+    for name in names:
+        got = results(name, shape, *strided)
         for key, array in got.items():
             assert array.dtype == dtype
             assert_close(key, name, array, expected[key], absolute[key])
     for before, after in zip(arrays, strided, strict=True):
         np.testing.assert_array_equal(after, before)
+
+
+@in_every_dtype
+@given(data=st.data(), layout=st.sampled_from(list(LAYOUTS)), frozen=st.booleans(), blocking=blockings)
+def test_every_rung_agrees_with_the_reference(dtype, data, layout, frozen, blocking):
+    shape = data.draw(shapes(dtype))
+    with blocked(blocking):
+        check_rungs(shape.rungs(dtype), shape, dtype, layout, frozen)
+
+
+@in_every_dtype
+@given(data=st.data(), frozen=st.booleans(), few=st.sampled_from([0, taps.FEW_WEIGHTS]))
+def test_taps_bring_the_images_of_a_pixel_together(dtype, data, frozen, few):
+    """Several images, any stride, and output channels that fill whole panels or do not; few weights, or many."""
+    vectors, axes = st.integers(1, 5), (data.draw(conv_axes()), data.draw(conv_axes()))
+    C, K = data.draw(vectors) * lanes_of(dtype), data.draw(vectors) * 8 + data.draw(st.sampled_from([0, 0, 3]))
+    shape = sized(data.draw(st.integers(2, 4)), C, K, axes, 1, data.draw(st.integers(0, 2**32 - 1)))
+    with mock.patch.object(taps, "FEW_WEIGHTS", few):
+        check_rungs(["taps"], shape, dtype, "channels last", frozen)
 
 
 @in_every_dtype

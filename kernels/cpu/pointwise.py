@@ -20,7 +20,9 @@ from .vectors import lanes_of
 
 PIXELS = 96  # of a job
 SMALL = 1 << 21  # multiplications that one thread does before others could help much
-OUTPUTS = 24  # output channels of a job of the weight gradient
+FEW_PIXELS = 16  # of a job of the backward pass for the input, where there are not many
+OUTPUTS = 24  # output channels of a job of the weight gradient, at most
+FEW_OUTPUTS = 16  # where there are not many
 SPLIT = 8  # jobs that a small problem is split into, if it has as many panels
 
 
@@ -42,6 +44,8 @@ forward_weights = gemm.forward_weights
 def _forward(team, tools, x, pixels, C, K, blocks, panels, bias, relu, y, mask, mask_row):
     """y [pixels, K] of x [pixels, C]. One job a block of pixels and a panel of output channels."""
     width, flat = panels.shape[2], panels.reshape(-1)
+    # rows a power of two apart share one set of the first-level cache, which holds 8 lines
+    at_once = 6 if C * x.itemsize % 4096 == 0 else PIXELS
     own = np.empty(PIXELS * width, x.dtype)
     splits = team[JOBS] // blocks
     unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
@@ -57,8 +61,8 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, bias, relu, y, mask, 
                     y, first * K + k, K, C, 1, bias, k, relu, mask, 0, first * mask_row + k, mask_row,
                 )  # fmt: skip
                 continue
-            for row in range(first, last, PIXELS):
-                rows = min(PIXELS, last - row)
+            for row in range(first, last, at_once):
+                rows = min(at_once, last - row)
                 product(
                     tools, rows, width, x, row * C, C, 1, 0, flat, panel * C * width, width, 0,
                     own, 0, width, C, 1, 0,
@@ -118,7 +122,7 @@ def backward_input(geo, dy, mask, w):
     """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
     pixels, width = geo.N * geo.P * geo.Q, panel_width(geo.C, dy.dtype)
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    blocks = _jobs(-(-pixels // PIXELS), geo)
+    blocks = _jobs(max(-(-pixels // PIXELS), min(SPLIT, pixels // FEW_PIXELS)), geo)
     splits = _jobs(min(geo.C // width, max(1, SPLIT // max(blocks, 1))), geo)
     room = _room(dy, mask, -(-pixels // max(blocks, 1)) * geo.K)
     run(
@@ -155,7 +159,7 @@ def backward_weight(geo, dy, mask, x):
     if pixels == 0:
         dw[...] = 0
         return dw, db.astype(x.dtype)
-    blocks = _jobs(-(-geo.K // OUTPUTS), geo)
+    blocks = _jobs(max(-(-geo.K // OUTPUTS), min(2 * SPLIT, geo.K // FEW_OUTPUTS)), geo)
     splits = _jobs(min(geo.C // width, max(1, SPLIT // blocks)), geo)
     room = _room(dy, mask, pixels * -(-geo.K // blocks))
     run(

@@ -10,6 +10,11 @@ its own, over just the pixels whose tap falls inside the image; on a 6 x 8 map t
 
 A job takes some K. Weights are [K, R, S, C] in memory, so every job reads (or writes) one contiguous piece of them. In
 the backward pass for the input a job makes a share of dx, and the shares are added in order.
+
+A small map has short rows. So the images of a pixel are brought together, [H, W, N, C], and a row of the rectangle that
+a tap covers is one matrix with as many rows as it has pixels in all images; all of its rows are one sum in dw. Few
+weights (fc6 of a small network has 1.6 million) are worth their transposition, in the second-level cache: the forward
+pass is then y [pixels, K] += x [pixels moved by (r, s), C] x w[:, r, s, :]^T [C, K], with no patches to be gathered.
 """
 
 from __future__ import annotations
@@ -21,20 +26,21 @@ from .. import memory
 from .callee import callee
 from .gemm import bits
 from .gemm import forward_weights as packed
-from .microkernel import ADD, STORE, STREAM, VECTORS, product
+from .microkernel import ADD, STORE, STREAM, VECTORS, panel_width, product
 from .outline import tools
-from .runs import add_run, copy_masked_run, copy_run, finish_rows, sum_rows
+from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, run, scratch, share
-from .tiles import pack_panels
+from .tiles import pack_panels, transpose
 from .vectors import VECTOR_BYTES, lanes_of
 
 WEIGHTS = 1 << 16  # weights of one tap that a job works on: they stay in the second-level cache
-FEW_WEIGHTS = 1 << 22  # up to so many are packed: it takes less time than patches of single pixels do
+FEW_WEIGHTS = 1 << 22  # up to so many are transposed for the forward pass, and their gradient stays in the caches
 SHARES = 8  # of the output channels, in the backward pass for the input
 BLOCK = 64  # output channels whose weights are in the cache together there, at most
 ADDING = 8  # jobs that add its shares
-OUTPUTS = 24  # output channels of a job of the weight gradient
-SPLIT = 4  # jobs that a small forward pass is split into, if it has as many images
+OUTPUTS = 24  # output channels of a job of the weight gradient, at most
+JOBS = 16  # that it is split into, if each gets as many channels
+SPLIT = 4  # jobs that a small forward pass is split into, if it has as many rows
 
 
 def supports(geo, dtype) -> bool:
@@ -66,6 +72,14 @@ def _met(window, tap, p, q):
     _, _, _, _, sh, sw, ph, pw, dh, dw, S = window
     r, s = divmod(tap, S)
     return p * sh - ph + r * dh, q * sw - pw + s * dw
+
+
+@njit(cache=True, nogil=True)
+def _even_columns(N, sw, q0, q1):
+    """(columns, step): of the columns q0 .. q1 - 1, so many meet pixels of [H, W, N] that lie `step` apart."""
+    if N == 1:
+        return max(q1 - q0, 1), sw
+    return max(q1 - q0, 1) if sw == 1 else 1, 1
 
 
 @njit(cache=True, nogil=True)
@@ -133,56 +147,108 @@ def _forward(
             finish_rows(line, 0, 0, bias, k0, relu, y, pixel * K + k0, 0, mask, pixel * mask_row + k0, 0, 1, count)
 
 
+@callee
+def _images_together(x, N, pixels, C, room):
+    """x [N, pixels, C] as [pixels, N, C], in `room` unless it is one image."""
+    if N == 1:
+        return x
+    for n in range(N):
+        for pixel in range(pixels):
+            copy_run(x, (n * pixels + pixel) * C, room, (pixel * N + n) * C, C)
+    return room
+
+
+@callee
+def _transpose_taps(tools, w, k0, taps, first, count, C, lanes, panel, width):
+    """panel [count C, width] = the weights of `count` taps and of the output channels from k0 on, transposed."""
+    for k in range(0, width, lanes):
+        for d in range(0, count * C, lanes):
+            transpose(tools, w, ((k0 + k) * taps + first) * C + d, taps * C, panel, d * width + k, width)
+
+
 @njit(cache=True, nogil=True)
-def _forward_packed(team, tools, x, N, C, K, window, rectangles, blocks, panels, room, bias, relu, y, mask, mask_row):
-    """One job a panel of output channels and a block of images: each tap's product is added where its pixels lie."""
+def _forward_few(
+    team, tools, x, weights, packed, N, C, K, window, rectangles, width, splits, room, starts,
+    bias, relu, y, mask, mask_row,
+):  # fmt: skip
+    """y [pixels, K] of few weights. One job a panel of output channels and a share of the output's rows.
+
+    The weights are panels already, where they are `packed`; else each job brings those of one row of taps at a time
+    into that form. starts = where a thread's memory holds the totals and its panel.
+    """
     own = room[member(team)]
-    H, W, P, Q, _, sw = window[:6]
-    width, flat = panels.shape[2], panels.reshape(-1)
+    H, W, P, Q, _, sw, _, _, _, _, S = window
+    totals, panel = own[starts[0] : starts[1]], weights if packed else own[starts[1] :]
+    images = _images_together(x, N, H * W, C, own)
+    taps, lanes = len(rectangles), VECTOR_BYTES // x.itemsize
     for job in jobs(team):
-        panel, block = divmod(job, blocks)
-        n0, n1 = block * N // blocks, (block + 1) * N // blocks
-        own[: (n1 - n0) * P * Q * width] = 0
-        for tap in range(len(rectangles)):
+        block, split = divmod(job, splits)
+        k0, low, high = block * width, split * P // splits, (split + 1) * P // splits
+        totals[: (high - low) * Q * N * width] = 0
+        for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
-            for n in range(n0, n1 if q1 > q0 else n0):
-                for p in range(p0, p1):
-                    h, first = _met(window, tap, p, q0)
+            if tap % S == 0 and not packed:
+                _transpose_taps(tools, weights, k0, taps, tap, S, C, lanes, panel, width)
+            start = ((block * taps + tap) if packed else tap % S) * C * width
+            columns, step = _even_columns(N, sw, q0, q1)
+            for p in range(max(p0, low), min(p1, high)):
+                for q in range(q0, q1, columns):
+                    h, v = _met(window, tap, p, q)
                     product(
-                        tools, q1 - q0, width, x, ((n * H + h) * W + first) * C, C * sw, 1, 0,
-                        flat, (panel * len(rectangles) + tap) * C * width, width, 0,
-                        own, (((n - n0) * P + p) * Q + q0) * width, width, C, 1, ADD,
+                        tools, columns * N, width, images, (h * W + v) * N * C, step * C, 1, 0, panel, start, width, 0,
+                        totals, ((p - low) * Q + q) * N * width, width, C, 1, ADD,
                     )  # fmt: skip
-        pixel, k = n0 * P * Q, panel * width
-        finish_rows(
-            own, 0, width, bias, k, relu, y, pixel * K + k, K, mask, pixel * mask_row + k, mask_row,
-            (n1 - n0) * P * Q, min(width, K - k),
-        )  # fmt: skip
+        for n in range(N):
+            pixel = (n * P + low) * Q
+            finish_rows(
+                totals, n * width, N * width, bias, k0, relu, y, pixel * K + k0, K, mask, pixel * mask_row + k0,
+                mask_row, (high - low) * Q, width,
+            )  # fmt: skip
+
+
+def _room_together(x) -> int:
+    """Elements of memory that `_images_together` writes."""
+    return 0 if len(x) == 1 else memory.padded(x.size, x.dtype)
+
+
+def _few(geo, dtype) -> bool:
+    """Whether the weights are few, and fill whole panels whose bits of a mask are whole bytes."""
+    width = panel_width(geo.K, dtype)
+    return geo.K * geo.C * geo.R * geo.S <= FEW_WEIGHTS and geo.K % width == 0 and width % 8 == 0
+
+
+def takes_weights_as_they_are(geo) -> bool:
+    """A weight that a step changes is read once, by the job that needs it: panels of all would be written and read."""
+    return True
 
 
 def forward_weights(geo, w):
-    """Few weights are packed, as for `gemm`; many are used as they are."""
-    return packed(geo, w)[0] if w.size <= FEW_WEIGHTS and geo.K % 8 == 0 else w
+    """Panels, as for `gemm`, of few weights that are constant; many are used as they are."""
+    return packed(geo, w)[0] if _few(geo, w.dtype) else w
 
 
-def _forward_few(geo, x, panels, bias, relu):
-    """(y [N, P, Q, K], mask of its ReLU or None) with packed weights."""
+def _forward_with_few(geo, x, w, bias, relu):
+    """(y [N, P, Q, K], mask of its ReLU or None) with panels of weights, or with the weights as they are."""
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
-    blocks = max(1, min(geo.N, SPLIT // len(panels)))
-    room = scratch(-(-geo.N // blocks) * geo.P * geo.Q * panels.shape[2], x.dtype)
+    width = panel_width(geo.K, x.dtype)
+    panels, is_packed = geo.K // width, int(w.ndim == 3)
+    splits = max(1, min(geo.P, SPLIT // panels))
+    images, totals = _room_together(x), geo.N * -(-geo.P // splits) * geo.Q * width
+    room = scratch(images + totals + (1 - is_packed) * geo.S * geo.C * width, x.dtype)
     out_bits, out_row, _ = bits(mask)
     run(
-        _forward_packed, len(panels) * blocks, tools(x.dtype), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
-        _rectangles(geo), blocks, panels, room, bias, int(relu), y.reshape(-1), out_bits, out_row,
+        _forward_few, panels * splits, tools(x.dtype), x.reshape(-1), w.reshape(-1), is_packed, geo.N, geo.C, geo.K,
+        _window(geo), _rectangles(geo), width, splits, room, (images, images + totals), bias, int(relu),
+        y.reshape(-1), out_bits, out_row,
     )  # fmt: skip
     return y, mask
 
 
 def forward(geo, x, w, bias, relu):
     """(y [N, P, Q, K], mask of its ReLU or None)."""
-    if w.ndim == 3:
-        return _forward_few(geo, x, w, bias, relu)
+    if _few(geo, x.dtype):
+        return _forward_with_few(geo, x, w, bias, relu)
     lanes, rectangles = lanes_of(x.dtype), _rectangles(geo)
     valid = (rectangles[:, 1] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 2]) * geo.N
     wide = -(-valid // lanes) * lanes
@@ -206,67 +272,87 @@ def forward(geo, x, w, bias, relu):
 
 
 @callee
-def _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, block):
-    """block [pixels, k1 - k0] = dy where the mask lets it pass."""
-    for pixel in range(pixels):
-        place, bit = pixel * K + k0, pixel * mask_row + k0
-        copy_masked_run(dy, place, mask, bit, masked, block, pixel * (k1 - k0), k1 - k0)
+def _gather_block(dy, N, pixels, K, k0, k1, mask, mask_row, masked, block):
+    """block [pixels, N, k1 - k0] = dy [N, pixels, K] where the mask lets it pass."""
+    count = k1 - k0
+    for n in range(N):
+        for pixel in range(pixels):
+            place = n * pixels + pixel
+            copy_masked_run(
+                dy, place * K + k0, mask, place * mask_row + k0, masked, block, (pixel * N + n) * count, count
+            )
 
 
 @njit(cache=True, nogil=True)
 def _backward_input(
     team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, most, group, room, weights_size, parts
 ):  # fmt: skip
-    """parts [share, N H W C]: the contribution of one share of the output channels to dx. One job a share.
+    """parts [share, H W N C]: the contribution of one share of the output channels to dx. One job a share.
 
     The weights of `most` output channels and `group` neighbouring taps are brought into the cache together, as panels:
-    memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache.
+    memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache. Few weights
+    (weights_size = 0) are read where they lie, while the product works.
     """
     own = room[member(team)]
-    weights, block = own[:weights_size], own[weights_size:]
-    H, W, P, Q, _, sw = window[:6]
-    taps, pixels, lanes = len(rectangles), N * P * Q, VECTOR_BYTES // w.itemsize
+    packed = weights_size > 0
+    weights, block = own[:weights_size] if packed else w, own[weights_size:]
+    _, W, P, Q, _, sw = window[:6]
+    taps, lanes = len(rectangles), VECTOR_BYTES // w.itemsize
     widest = VECTORS * lanes
+    row = widest if packed else taps * C
     for job in jobs(team):
         k0, end = share(team, job, K)
         part = parts[job]
         part[:] = 0
         while k0 < end:
             count = min(most, end - k0)
-            _gather_block(dy, pixels, K, k0, k0 + count, mask, mask_row, masked, block)
-            for first_tap in range(0, taps, group):
+            _gather_block(dy, N, P * Q, K, k0, k0 + count, mask, mask_row, masked, block)
+            first_tap = 0
+            while first_tap < taps:
+                p0, p1, q0, q1 = rectangles[first_tap]
+                if p1 == p0 or q1 == q0:
+                    first_tap += 1
+                    continue
                 together = min(group, taps - first_tap)
-                pack_panels(w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // lanes)
+                if packed:
+                    pack_panels(w, (k0 * taps + first_tap) * C, taps * C, weights, count, together * C // lanes)
                 for tap in range(first_tap, first_tap + together):
                     p0, p1, q0, q1 = rectangles[tap]
                     if p1 == p0 or q1 == q0:
                         continue
+                    columns, step = _even_columns(N, sw, q0, q1)
                     column = 0
                     while column < C:
                         # a panel may end where the next tap begins: panels count from the group's first tap
                         offset = (tap - first_tap) * C + column
                         panel = min(C - column, widest - offset % widest)
                         start = offset // widest * widest * count + offset % widest
-                        for n in range(N):
-                            for p in range(p0, p1):
-                                h, first = _met(window, tap, p, q0)
+                        if not packed:
+                            start = (k0 * taps + tap) * C + column
+                        for p in range(p0, p1):
+                            for q in range(q0, q1, columns):
+                                h, v = _met(window, tap, p, q)
                                 product(
-                                    tools, q1 - q0, panel, block, ((n * P + p) * Q + q0) * count, count, 1, 0,
-                                    weights, start, widest, 0,
-                                    part, ((n * H + h) * W + first) * C + column, C * sw, count, 1, ADD,
+                                    tools, columns * N, panel, block, (p * Q + q) * N * count, count, 1, 0,
+                                    weights, start, row, 0,
+                                    part, (h * W + v) * N * C + column, step * C, count, 1, ADD,
                                 )  # fmt: skip
                         column += panel
+                first_tap += together
             k0 += count
 
 
 @njit(cache=True, nogil=True)
-def _add_parts(team, parts, total):
-    """total = the sum of the parts, in order."""
+def _add_parts(team, parts, N, pixels, C, total):
+    """total [N, pixels, C] = the sum of the parts [pixels, N, C], in order."""
     for job in jobs(team):
-        first, last = share(team, job, total.size)
-        copy_run(parts[0], first, total, first, last - first)
-        for i in range(1, len(parts)):
-            add_run(parts[i], first, total, first, last - first)
+        first, last = share(team, job, pixels)
+        for row in range(first * N, last * N):
+            pixel, n = divmod(row, N)
+            target = (n * pixels + pixel) * C
+            copy_run(parts[0], row * C, total, target, C)
+            for i in range(1, len(parts)):
+                add_run(parts[i], row * C, total, target, C)
 
 
 def backward_input_weights(geo, w):
@@ -277,9 +363,10 @@ def backward_input_weights(geo, w):
 def backward_input(geo, dy, mask, w):
     """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
     pixels, shares = geo.N * geo.P * geo.Q, min(SHARES, geo.K)
-    most = max(1, min(BLOCK, 2 * WEIGHTS // geo.C))
+    most = max(1, min(BLOCK, 2 * WEIGHTS // geo.C, -(-geo.K // shares)))
     group = max(1, min(geo.R * geo.S, 2 * WEIGHTS // (most * geo.C)))
-    weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype))
+    packed = w.size > FEW_WEIGHTS
+    weights_size = most * (group * geo.C + VECTORS * lanes_of(dy.dtype)) if packed else 0
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
     parts = memory.empty((shares, memory.padded(dx.size, dy.dtype)), dy.dtype)
     room = scratch(weights_size + most * pixels, dy.dtype)
@@ -287,50 +374,55 @@ def backward_input(geo, dy, mask, w):
         _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
         _rectangles(geo), *bits(mask), most, group, room, weights_size, parts,
     )  # fmt: skip
-    run(_add_parts, ADDING, parts, dx.reshape(-1))
+    run(_add_parts, ADDING, parts, geo.N, geo.H * geo.W, geo.C, dx.reshape(-1))
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, room, dw, db):
-    """dw [K, R, S, C] and db [K], the sums of dy. One job a block of output channels."""
+def _backward_weight(
+    team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, room, start, mode, dw, db
+):
+    """dw [K, R, S, C] and db [K], the sums of dy. One job a block of output channels.
+
+    `mode`: STORE, or STREAM where dw is too large for the caches. start = where a thread's memory holds its dy.
+    """
     own = room[member(team)]
     H, W, P, Q, sh, sw = window[:6]
+    images, block = _images_together(x, N, H * W, C, own), own[start:]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // x.itemsize
-    first_mode = STREAM if N == 1 else STORE
     for job in jobs(team):
         k0, k1 = share(team, job, K)
         count = k1 - k0
-        _gather_block(dy, pixels, K, k0, k1, mask, mask_row, masked, own)
+        _gather_block(dy, N, P * Q, K, k0, k1, mask, mask_row, masked, block)
         db[k0:k1] = 0
-        sum_rows(own, 0, count, pixels, count, db[k0:])
+        sum_rows(block, 0, count, pixels, count, db[k0:])
         for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
-            column = 0
-            while column < C:
+            columns, step = _even_columns(N, sw, q0, q1)
+            first_mode = mode if q0 + columns == q1 else STORE
+            for column in range(0, C, widest):
                 panel, place = min(C - column, widest), (k0 * taps + tap) * C + column
                 if p1 == p0 or q1 == q0 or N == 0:
                     for k in range(count):
-                        for j in range(panel):
-                            dw[place + k * taps * C + j] = 0
-                for n in range(N):
-                    if p1 > p0 and q1 > q0:
-                        h, first = _met(window, tap, p0, q0)
-                        product(
-                            tools, count, panel, own, ((n * P + p0) * Q + q0) * count, 1, count, Q * count,
-                            x, ((n * H + h) * W + first) * C + column, C * sw, W * C * sh,
-                            dw, place, taps * C, q1 - q0, p1 - p0, ADD if n else first_mode,
-                        )  # fmt: skip
-                column += panel
+                        clear_run(dw, place + k * taps * C, panel)
+                    continue
+                for q in range(q0, q1, columns):
+                    h, v = _met(window, tap, p0, q)
+                    product(
+                        tools, count, panel, block, (p0 * Q + q) * N * count, 1, count, Q * N * count,
+                        images, (h * W + v) * N * C + column, step * C, W * N * C * sh,
+                        dw, place, taps * C, columns * N, p1 - p0, ADD if q > q0 else first_mode,
+                    )  # fmt: skip
 
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
-    pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // OUTPUTS))
+    pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // OUTPUTS), min(JOBS, geo.K // JOBS))
     dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), np.empty(geo.K)
-    room = scratch(-(-geo.K // blocks) * pixels, x.dtype)
+    start, mode = _room_together(x), STREAM if dw.size > FEW_WEIGHTS else STORE
+    room = scratch(start + -(-geo.K // blocks) * pixels, x.dtype)
     run(
         _backward_weight, blocks, tools(x.dtype), dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
-        _rectangles(geo), *bits(mask), room, dw.reshape(-1), db,
+        _rectangles(geo), *bits(mask), room, start, mode, dw.reshape(-1), db,
     )  # fmt: skip
     return dw, db.astype(x.dtype)
