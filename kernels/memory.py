@@ -96,6 +96,11 @@ def _size_class(size: int) -> int:
     return -(-size // step) * step
 
 
+def _work_class(size: int) -> int:
+    """`size` rounded up to a power of four: nothing is lost by it, as a system gives memory to what is written."""
+    return 1 << (max(size - 1, 1).bit_length() + 1) // 2 * 2
+
+
 class Pool:
     """Large buffers by size class. Thread-safe; an array may be dropped in any thread, even in a garbage collection."""
 
@@ -112,7 +117,20 @@ class Pool:
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
             return _small(shape, dtype, size)
-        asked, size = size, _size_class(size)
+        return self._lend(shape, dtype, size, _size_class(size))
+
+    def workspace(self, rows: int, size: int, dtype: np.dtype | type) -> np.ndarray:
+        """An uninitialised array [rows, at least `size`] for a kernel to work in; each row starts on a cache line.
+
+        There are few sizes of them, so that the one that the kernel before worked in, and the caches still hold, is
+        found again.
+        """
+        dtype = np.dtype(dtype)
+        width = _work_class(max(size * dtype.itemsize, LARGE))
+        return self._lend((rows, width // dtype.itemsize), dtype, rows * size * dtype.itemsize, rows * width)
+
+    def _lend(self, shape: tuple[int, ...], dtype: np.dtype, asked: int, size: int) -> np.ndarray:
+        """An array in a buffer of `size` bytes, of which `asked` will be written to."""
         with self._lock:
             self._take_back()
             buffer = self._find(size) or _Buffer(size)
@@ -224,6 +242,11 @@ _here = _Here()
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """An uninitialised C-contiguous array that starts on a cache line (see `Pool`)."""
     return (_here.pool or pool).empty(shape, dtype)
+
+
+def workspace(rows: int, size: int, dtype: np.dtype | type) -> np.ndarray:
+    """An uninitialised array [rows, at least `size`] for a kernel to work in (see `Pool`)."""
+    return (_here.pool or pool).workspace(rows, size, dtype)
 
 
 def rehearsing() -> bool:

@@ -184,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 
 def scratch(size: int, dtype: np.dtype | type) -> np.ndarray:
     """Memory [member, at least `size`] for the threads of a team; each row starts on a cache line."""
-    return memory.empty((settings.threads, memory.padded(size, dtype)), dtype)
+    return memory.workspace(settings.threads, size, dtype)
 
 
 @lru_cache(maxsize=1024)

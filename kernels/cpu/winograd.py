@@ -257,7 +257,7 @@ def _correlate(m, source, shape, mask, u, turned, padding, y_shape, bias, relu):
     own_u = as_they_are and not in_blocks and blocks == 1
     w, weight_jobs = u.reshape(-1), K // lanes if as_they_are and not own_u else 0
     if weight_jobs:
-        u = memory.empty((panels * elements * u_step,), dtype)
+        u = memory.workspace(1, panels * elements * u_step, dtype)[0]
     what = (*flat, rows, columns, padding, tiles, w, int(turned), u.reshape(-1), u_step, width)
     count = -(-tiles // blocks)
     if in_blocks:
@@ -266,7 +266,7 @@ def _correlate(m, source, shape, mask, u, turned, padding, y_shape, bias, relu):
         run(_by_blocks, (weight_jobs, blocks), tools(dtype), m, *what, room, v_size, *out)
     else:
         step = tiles * C + lanes
-        v, m_size = memory.empty((elements * step,), dtype), elements * (count * width + lanes)
+        v, m_size = memory.workspace(1, elements * step, dtype)[0], elements * (count * width + lanes)
         room = scratch(m_size + (elements * u_step if own_u else 0) + 9 * lanes * lanes, dtype)
         tile_jobs = min(tiles, TILE_JOBS)
         run(
@@ -400,6 +400,11 @@ def _gradient_by_channels(
             _untransform(tools, m, own, s_step, k1 - k0, width, dw, k0 * 9 * C + panel * width, C)
 
 
+def _rows_of_sums(rows: int, size: int, dtype: np.dtype) -> np.ndarray:
+    """Memory [rows, size] for S, without gaps: there may be many rows."""
+    return memory.workspace(1, rows * size, dtype)[0, : rows * size].reshape(rows, size)
+
+
 def _backward_weight(m, dy, shape, mask, x, padding):
     """(dw [K, 3, 3, C], db [K]) of dy, where `mask` lets it pass, and x [N, H, W, C].
 
@@ -416,7 +421,7 @@ def _backward_weight(m, dy, shape, mask, x, padding):
     shares = min(SUMS // (elements * C * K * dtype.itemsize), tiles // most, MOST_SHARES)
     if shares >= LEAST_SHARES:
         s_step, v_size, parts = K * C + lanes, elements * (most * C + lanes), min(K, WEIGHT_JOBS)
-        s, sums = memory.empty((shares, elements * s_step), dtype), np.zeros((shares, K), dtype)
+        s, sums = _rows_of_sums(shares, elements * s_step, dtype), np.zeros((shares, K), dtype)
         room = scratch(max(v_size + elements * (most * K + lanes), elements * (-(-K // parts) * C + lanes)), dtype)
         run(
             _gradient_by_shares, (shares, parts), tools(dtype), *flat, tiles, most, width,
@@ -426,11 +431,11 @@ def _backward_weight(m, dy, shape, mask, x, padding):
     groups = min(-(-tiles * a_tile // GROUP), tiles)
     largest = -(-tiles // groups)
     v_step, q_step = largest * C + lanes, largest * K + lanes
-    v, q = memory.empty((elements * v_step,), dtype), memory.empty((elements * q_step,), dtype)
+    v, q = (memory.workspace(1, elements * step, dtype)[0] for step in (v_step, q_step))
     blocks = max(-(-K // OUTPUTS), min(-(-SPLIT * width // C), K // LEAST_OUTPUTS))
     s_step = -(-K // blocks) * width + lanes
     work = blocks * (C // width)
-    s = memory.empty((work if groups > 1 else settings.threads, elements * s_step), dtype)
+    s = _rows_of_sums(work if groups > 1 else settings.threads, elements * s_step, dtype)
     sums = np.zeros((groups, TILE_JOBS, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
