@@ -38,6 +38,7 @@ def test_a_step_asks_for_what_was_planned(one_thread, monkeypatch, geometry, dec
     plan = planner.training(planner.without_values(about), (70, 52), 2, optim.SGD)
     pool = Pool()
     monkeypatch.setattr(memory, "empty", pool.empty)
+    monkeypatch.setattr(memory, "workspace", pool.workspace)
     net = build(**about)
     images = Tensor(np.random.default_rng(0).random((2, 70, 52, 3)).astype(dtype).transpose(0, 3, 1, 2))
 
@@ -59,6 +60,7 @@ def test_labelling_asks_for_what_was_planned(one_thread, monkeypatch, geometry):
     plan = planner.prediction(planner.without_values(about), (90, 130))
     pool = Pool()
     monkeypatch.setattr(memory, "empty", pool.empty)
+    monkeypatch.setattr(memory, "workspace", pool.workspace)
     net = build(**about).eval().freeze()
     images = Tensor(np.random.default_rng(0).random((1, 90, 130, 3)).astype(np.float32).transpose(0, 3, 1, 2))
     with no_grad():
@@ -75,6 +77,7 @@ def test_the_ledger_asks_for_what_was_planned(one_thread, monkeypatch, tmp_path,
     plan = planner.training(run.network, (96, 80), 2, optim.kind(optimizer), ledger=True)
     pool = Pool()
     monkeypatch.setattr(memory, "empty", pool.empty)
+    monkeypatch.setattr(memory, "workspace", pool.workspace)
     ledger.examine(run)
     weights = [one.data.nbytes for one in run.network.parameters()]
     held = 2 * sum(weights) + max(weights)  # the network itself and the weights before, and one array in passing
