@@ -49,7 +49,7 @@ def test_a_classifiers_run_has_the_same_files_and_its_own_scores(classifier):
 
 def test_a_classifier_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(data.Shapes, "lengths", (16, 16))  # train, val
-    learn = {"steps": 60, "lr": 0.05, "dropout": 0.0, "width": 0.5, "evaluate_every": 100}
+    learn = {"steps": 60, "lr": 0.02, "dropout": 0.0, "width": 0.5, "evaluate_every": 100}
     Run.start(tmp_path / "run", TrainConfig(**TINY | learn)).train()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.5 * losses[0], "16 pictures can be learned by heart"
