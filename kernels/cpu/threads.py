@@ -37,10 +37,9 @@ from ..settings import settings
 
 # A team is an int64 array; each of its counters has a cache line of its own, NEXT one for each phase. JOBS are the
 # numbers of jobs of the phases, BEFORE those of all earlier ones together: of all phases, in the last place.
-PHASES, LINE = 3, 8
 # CALLS is the address of the pool's count of calls, NUMBER what this call made it. The helpers' view of a team is one
 # element longer than the caller's.
-NEXT = 0
+PHASES, LINE, NEXT = 3, 8, 0
 DONE, MEMBERS, JOBS, BEFORE, LENGTH = (LINE * (PHASES + i) for i in range(5))
 CALLS, NUMBER = MEMBERS + 1, MEMBERS + 2
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it

@@ -509,18 +509,6 @@ def sum_vectors(typingctx, block, start, row, rows, total):
     return types.void(block, n, n, n, total), generate
 
 
-@intrinsic
-def clear_vector(typingctx, target, t_start):
-    """One vector of zeros."""
-
-    def generate(context, builder, signature, args):
-        v = Vectors(context, builder, signature.args[0].dtype)
-        v.store(v.zero, v.at(args[0], signature.args[0], args[1]), v.index(0))
-        return context.get_dummy_value()
-
-    return types.void(target, types.intp), generate
-
-
 def _emit_transpose(v, source, s_row, target, t_row) -> None:
     """The code of `transpose`."""
     builder = v.builder

@@ -14,7 +14,8 @@ Where V of a block of tiles fits the cache, one job transforms a block, multipli
 back. With many channels it does not, and U is much larger than V: then V is made first, for all tiles, and a job takes
 a block of tiles and one panel of output channels, so that each panel of U is read once. The sums over tiles are made in
 groups of a fixed number of tiles, added in order: the same bits for any number of threads, and a smaller error than one
-long chain.
+long chain. Where all of S fits the cache, a job takes a share of the tiles and adds up an S of its own, block by block,
+so that V and Q never leave the cache; the S of the shares are added in order.
 """
 
 from __future__ import annotations
