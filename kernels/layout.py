@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from . import memory
 from .checks import ShapeError
 
 
 def contiguous(x: Any) -> Any:
     """x in C-contiguous memory: itself, where it is."""
-    return x if x.flags.c_contiguous else x.copy(order="C")
+    if x.flags.c_contiguous:
+        return x
+    memory.refuse_in_capture(f"bringing an array {tuple(x.shape)} with strides {x.strides} into order")
+    return x.copy(order="C")
 
 
 def channels_last(x: Any) -> Any:

@@ -16,6 +16,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,13 +57,13 @@ def address(array: np.ndarray) -> int:
 
 
 class _Buffer:
-    """`size` bytes that start on a cache line, at `address`; `asked`: how many of them an array has had."""
+    """`size` bytes of `raw` that start on a cache line, at `address`; `asked`: how many of them an array has had."""
 
     __slots__ = ("address", "asked", "raw", "size")
 
-    def __init__(self, size: int) -> None:
-        self.raw, self.size, self.asked = _from_system(size + LINE), size, 0
-        start = address(self.raw)
+    def __init__(self, raw: np.ndarray, size: int) -> None:
+        self.raw, self.size, self.asked = raw, size, 0
+        start = address(raw)
         self.address = start + -start % LINE
 
 
@@ -80,6 +81,10 @@ class _Loan:
             "version": 3,
         }
 
+    def is_of(self, returned: deque) -> bool:
+        """Whether the buffer comes back there."""
+        return self._returned is returned
+
     def __del__(self) -> None:
         self._returned.append(self._buffer)
 
@@ -91,7 +96,8 @@ def _small(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
 
 
 def _size_class(size: int) -> int:
-    """`size` rounded up to one of eight sizes in each octave."""
+    """`size`, at least 1, rounded up to one of eight sizes in each octave."""
+    size = max(size, 1)
     step = 1 << max(size.bit_length() - 4, 12)
     return -(-size // step) * step
 
@@ -104,6 +110,8 @@ def _work_class(size: int) -> int:
 class Pool:
     """Large buffers by size class. Thread-safe; an array may be dropped in any thread, even in a garbage collection."""
 
+    least = LARGE  # bytes of an array that has a buffer
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._returned: deque[_Buffer] = deque()  # appended to without the lock
@@ -115,7 +123,7 @@ class Pool:
         """An uninitialised C-contiguous array that starts on a cache line."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        if size < LARGE:
+        if size < self.least:
             return _small(shape, dtype, size)
         return self._lend(shape, dtype, size, _size_class(size))
 
@@ -133,13 +141,17 @@ class Pool:
         """An array in a buffer of `size` bytes, of which `asked` will be written to."""
         with self._lock:
             self._take_back()
-            buffer = self._find(size) or _Buffer(size)
+            buffer = self._find(size) or self._buffer(size)
             self._used += size
             self._peak = max(self._peak, self._used)
             self._resident += max(asked - buffer.asked, 0)
             self._most_resident = max(self._most_resident, self._resident)
             buffer.asked = max(asked, buffer.asked)
         return np.asarray(_Loan(buffer, tuple(shape), dtype, self._returned))
+
+    def _buffer(self, size: int) -> _Buffer:
+        """A new buffer."""
+        return _Buffer(_from_system(size + LINE), size)
 
     def _find(self, size: int) -> _Buffer | None:
         """The waiting buffer of `size` that was used last, which the cache may still hold."""
@@ -151,13 +163,17 @@ class Pool:
         return buffer
 
     def _take_back(self) -> None:
-        """Put returned buffers to the waiting ones, and let those go that wait longest if they are too many."""
+        """Put returned buffers to the waiting ones."""
         while self._returned:
             buffer = self._returned.popleft()
             self._used -= buffer.size
             self._idle += buffer.size
             self._waiting[buffer.address] = buffer
             self._of_size[buffer.size].append(buffer)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give those back that wait longest, if they are too many."""
         while self._used + self._idle > self._peak + self._peak // 4 + IDLE:
             buffer = self._waiting.popitem(last=False)[1]
             del self._of_size[buffer.size][0]
@@ -183,6 +199,47 @@ class Pool:
             self._waiting.clear()
             self._of_size.clear()
             self._idle = 0
+
+
+class Arena(Pool):
+    """Memory that is used again and again, in the same way: of a graph of launches.
+
+    Its buffers, also those of small arrays, are arrays of `pool`, and stay the arena's as long as it lives.
+    """
+
+    least = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._all: list[_Buffer] = []
+
+    def _buffer(self, size: int) -> _Buffer:
+        self._all.append(_Buffer(pool.empty((size,), np.uint8), size))
+        return self._all[-1]
+
+    def _let_go(self) -> None:
+        """None is given back."""
+
+    def unowned(self, array: np.ndarray) -> np.ndarray:
+        """`array`, or one over the same memory that does not keep the arena from lending that again."""
+        owner: Any = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        return np.asarray(_Place(array)) if isinstance(owner, _Loan) and owner.is_of(self._returned) else array
+
+    def spoil(self) -> None:
+        """Fill all of it with NaN."""
+        for buffer in self._all:
+            buffer.raw.fill(0xFF)
+
+
+class _Place:
+    """What an array over the memory of another one stands on, without keeping that one alive."""
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.__array_interface__ = array.__array_interface__
 
 
 class _Alias:
@@ -231,9 +288,10 @@ if hasattr(os, "register_at_fork"):  # the child's copy of the lock must not be 
 
 
 class _Here(threading.local):
-    """The calling thread's own pool, while it rehearses."""
+    """The calling thread's own pool, if it has one for the moment, and whether it rehearses."""
 
     pool: Pool | None = None
+    rehearses = False
 
 
 _here = _Here()
@@ -251,7 +309,27 @@ def workspace(rows: int, size: int, dtype: np.dtype | type) -> np.ndarray:
 
 def rehearsing() -> bool:
     """Whether the calling thread is within `rehearsal`."""
-    return _here.pool is not None
+    return _here.rehearses
+
+
+@contextmanager
+def using(own: Pool) -> Iterator[None]:
+    """Within the block, the calling thread's arrays come from the pool `own`."""
+    before, _here.pool = _here.pool, own
+    try:
+        yield
+    finally:
+        _here.pool = before
+
+
+class CaptureError(RuntimeError):
+    """Something that the capture of a graph would leave out."""
+
+
+def refuse_in_capture(what: str) -> None:
+    """Raise CaptureError where the calling thread captures a graph of launches: `what` is none."""
+    if isinstance(_here.pool, Arena):
+        raise CaptureError(f"{what} is not a launch: a graph would leave it out")
 
 
 @contextmanager
@@ -262,11 +340,13 @@ def rehearsal() -> Iterator[Pool]:
     of the block would need, at the cost of almost nothing. What they return is without meaning. Other threads go on
     as before.
     """
-    before, _here.pool = _here.pool, Pool()
+    own, before = Pool(), _here.rehearses
+    _here.rehearses = True
     try:
-        yield _here.pool
+        with using(own):
+            yield own
     finally:
-        _here.pool = before
+        _here.rehearses = before
 
 
 def copy(array: np.ndarray) -> np.ndarray:

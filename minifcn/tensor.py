@@ -17,6 +17,7 @@ import numpy as np
 
 from .device import Device, get_device
 from .errors import DeviceError, MinifcnError
+from .kernels import memory
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -231,7 +232,9 @@ class Tensor:
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add to `.grad`; the first one is copied unless it is `owned`, or it may share memory with one upstream."""
         if self.grad is None:
-            gradient = gradient if owned else self.place.xp.array(gradient, copy=True)
+            if not owned:
+                memory.refuse_in_capture("the copy of a gradient")
+                gradient = self.place.xp.array(gradient, copy=True)
             self.grad = Tensor(gradient, device=self.place)
         else:
             self.grad.data = self.place.accumulate(self.grad.data, gradient)

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernels import checks, geometry
+from ..kernels import checks, geometry, memory
 from ..tensor import Op, Tensor
 from .conv2d import Size
 
@@ -63,6 +63,7 @@ class ConvTranspose2d(Op):
             return y
         checks.same_dtype(x=x, bias=b)
         checks.expect_shape("bias", b.shape, y.shape[1:2])
+        memory.refuse_in_capture("adding the bias of a transposed convolution")
         return y + b[:, None, None]
 
     def backward(self, dy: Any) -> tuple[Any, Any, Any]:

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ..kernels import memory
 from ..tensor import Op, Tensor
 
 
@@ -27,7 +30,10 @@ class Reshape(Op):
 
     def forward(self, x: Any) -> Any:
         self.x_shape = x.shape
-        return x.reshape(self.shape)
+        y = x.reshape(self.shape)
+        if isinstance(x, np.ndarray) and not np.may_share_memory(x, y):
+            memory.refuse_in_capture(f"the copy of a map {x.shape} as {self.shape}")
+        return y
 
     def backward(self, dy: Any) -> tuple[Any]:
         return (dy.reshape(self.x_shape),)
