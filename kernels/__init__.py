@@ -43,7 +43,7 @@ Imported as `minifcn.kernels`. Each device has the same function names: `referen
 Transposed convolution needs no kernels of its own: its forward is `conv2d_backward_input`, its backward-input
 is `conv2d_forward`, its backward-weight is `conv2d_backward_weight` with the two arrays exchanged.
 
-The step of a key is an integer; on cuda and cuda-sim it may be an array uint32 [1] of the device instead.
+The step of a key is an integer; on all devices but the reference it may be an array uint32 [1] of the device instead.
 
 Of windows of at most four taps a device may give argmax as two bits, bytes [N, P, Q, ceil(C/4)]: channel c in the bits
 from 2 (c mod 4) of byte c div 4. `layout.tap_numbers` unpacks it; the way back there, and in the reference, takes both.

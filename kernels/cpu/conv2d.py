@@ -13,8 +13,10 @@ from numba import njit
 
 from .. import checks, geometry, memory
 from .constants import derived, forget, is_constant
+from .gemm import add_sums
 from .ladder import DIRECTIONS, RUNGS, choose
 from .layout import channels_first, channels_last
+from .runs import clear_run
 from .threads import jobs, run, share
 from .tiles import POOLED
 from .windows import maxima, spread, windows_of
@@ -91,13 +93,17 @@ def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, group
 
 
 @njit(cache=True, nogil=True)
-def _column_sums(team, matrix, sums):
-    """sums [job, K] in float64: each job's rows of `matrix` [pixels, K]."""
-    for job in jobs(team):
+def _column_sums(team, matrix, sums, db):
+    """db [K]: first sums [job, K] in float64 of each job's rows of `matrix` [pixels, K], then their sum in order."""
+    K = matrix.shape[1]
+    for job in jobs(team, 0):
         first, last = share(team, job, matrix.shape[0])
+        clear_run(sums[job], 0, K)
         for i in range(first, last):
-            for k in range(matrix.shape[1]):
+            for k in range(K):
                 sums[job, k] += matrix[i, k]
+    for _ in jobs(team, 1):
+        add_sums(sums, 0, K, db)
 
 
 def conv2d_backward_bias(dy):
@@ -105,9 +111,10 @@ def conv2d_backward_bias(dy):
     checks.same_dtype(dy=dy)
     checks.expect_rank4("dy", dy.shape)
     K = dy.shape[1]
-    sums = np.zeros((min(BIAS_JOBS, max(1, dy.size // BIAS_GRAIN)), K))
-    run(_column_sums, len(sums), channels_last(dy).reshape(-1, K), sums)
-    return sums.sum(axis=0).astype(dy.dtype)
+    sums = memory.empty((min(BIAS_JOBS, max(1, dy.size // BIAS_GRAIN)), K), np.float64)
+    db = memory.empty((K,), dy.dtype)
+    run(_column_sums, (len(sums), 1), channels_last(dy).reshape(-1, K), sums, db)
+    return db
 
 
 def conv2d_relu_forward(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
@@ -146,6 +153,7 @@ def conv2d_relu_max_pool2d_forward(x, w, b=None, stride=1, padding=0, dilation=1
         y, mask = maxima(channels_last(_forward(geo, name, x, w, b, False)[0]))
         y = channels_first(y)
     if windows.y_shape != y.shape:  # pixels that are in no window
+        memory.refuse_in_capture("cutting maxima off a map of odd sizes")
         y = y[:, :, : windows.P, : windows.Q]
         mask[:, 2 * windows.P :] = 0
         mask[:, :, 2 * windows.Q :] = 0

@@ -7,7 +7,7 @@ from numba import njit
 
 from .. import checks, memory
 from .exponentials import exponential, logarithm
-from .layout import channels_first, channels_last
+from .layout import channels_first, channels_last, contiguous
 from .threads import jobs, parts, run, share
 
 
@@ -94,7 +94,7 @@ def cross_entropy_backward_input(dy, probabilities, target, weight=None, ignore_
     dx = memory.empty(last.shape, dy.dtype)
     labels = prepared(dy.dtype, last.shape[3], target, weight)
     run(
-        _backward, parts(last.size), in_rows(np.ascontiguousarray(dy)), in_rows(last), *labels, ignore_index,
+        _backward, parts(last.size), in_rows(contiguous(dy)), in_rows(last), *labels, ignore_index,
         in_rows(dx),
     )  # fmt: skip
     return channels_first(dx)

@@ -91,9 +91,39 @@ def _backward_weight(team, dy, x, sizes, dw, db):
         db[k] = total
 
 
-def _where(mask, dy):
-    """dy where the mask lets it pass, else 0."""
-    return dy if mask is None else np.where(np.unpackbits(mask, axis=3, count=dy.shape[3], bitorder="little"), dy, 0)
+@njit(cache=True, nogil=True)
+def _relu(team, y, mask):
+    """y = max(y, 0) and its mask. One job a row of the output."""
+    _, P, Q, K = y.shape
+    for job in jobs(team):
+        n, p = divmod(job, P)
+        mask[n, p] = 0
+        for q in range(Q):
+            for k in range(K):
+                if y[n, p, q, k] <= 0:  # NaN passes
+                    y[n, p, q, k] = 0
+                else:
+                    mask[n, p, q, k >> 3] |= np.uint8(1 << (k & 7))
+
+
+@njit(cache=True, nogil=True)
+def _pass(team, dy, mask, dz):
+    """dz = dy where the mask lets it pass, else 0. One job a row of the output."""
+    _, P, Q, K = dy.shape
+    for job in jobs(team):
+        n, p = divmod(job, P)
+        for q in range(Q):
+            for k in range(K):
+                dz[n, p, q, k] = dy[n, p, q, k] if mask[n, p, q, k >> 3] >> (k & 7) & 1 else 0
+
+
+def _passed(mask, dy):
+    """dy [N, P, Q, K] where the mask lets it pass, else 0."""
+    if mask is None:
+        return dy
+    dz = memory.empty(dy.shape, dy.dtype)
+    run(_pass, dy.shape[0] * dy.shape[1], dy, mask, dz)
+    return dz
 
 
 def forward_weights(geo, w):
@@ -110,20 +140,20 @@ def forward(geo, x, w, bias, relu):
     run(_forward, geo.N * geo.P, x, w, bias, _sizes(geo), y)
     if not relu:
         return y, None
-    passes = ~(y <= 0)  # NaN passes
-    y[~passes] = 0
-    return y, np.packbits(passes, axis=3, bitorder="little")
+    mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8)
+    run(_relu, geo.N * geo.P, y, mask)
+    return y, mask
 
 
 def backward_input(geo, dy, mask, w):
     """dx [N, H, W, C] of dy [N, P, Q, K], where `mask` lets it pass."""
     dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
-    run(_backward_input, geo.N * geo.H, np.ascontiguousarray(_where(mask, dy), dy.dtype), w, _sizes(geo), dx)
+    run(_backward_input, geo.N * geo.H, _passed(mask, dy), w, _sizes(geo), dx)
     return dx
 
 
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C // geo.groups), x.dtype), memory.empty((geo.K,), x.dtype)
-    run(_backward_weight, geo.K, np.ascontiguousarray(_where(mask, dy), dy.dtype), x, _sizes(geo), dw, db)
+    run(_backward_weight, geo.K, _passed(mask, dy), x, _sizes(geo), dw, db)
     return dw, db

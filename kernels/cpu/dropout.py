@@ -1,4 +1,7 @@
-"""Dropout from Philox4x32-10: the reference's words, four elements a counter."""
+"""Dropout from Philox4x32-10: the reference's words, four elements a counter.
+
+The step of a key may be an array uint32 [1]: in a graph, each replay then has the one that it holds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from .threads import jobs, parts, run, share
 
 M0, M1 = (np.uint64(m) for m in MULTIPLIERS)
 STEP0, STEP1 = (np.uint64(step) for step in KEY_STEPS)
-LOW, SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+LOWER = 0xFFFFFFFF
+LOW, SHIFT = np.uint64(LOWER), np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
@@ -30,7 +34,8 @@ def _philox(block, step, layer, key0, key1):
 
 
 @njit(cache=True, nogil=True)
-def _dropout(team, x, least, factor, step, layer, key0, key1, y):
+def _dropout(team, x, least, factor, counter, layer, key0, key1, y):
+    step = np.uint64(counter[0])
     zero, whole = x.dtype.type(0), x.size // 4
     for job in jobs(team):
         first, last = share(team, job, whole)
@@ -50,13 +55,13 @@ def _dropout(team, x, least, factor, step, layer, key0, key1, y):
 def dropout_forward(x, p, key):
     """See `reference.dropout_forward`."""
     checks.same_dtype(x=x)
-    seed, step, layer = (int(part) for part in key)
+    seed, step, layer = key
+    counter = step if isinstance(step, np.ndarray) else np.array([int(step) & LOWER], np.uint32)
     last = channels_last(x) if x.ndim == 4 else np.ascontiguousarray(x)
     y = memory.empty(last.shape, x.dtype)
-    words = (part & 0xFFFFFFFF for part in (threshold(p), step, layer, seed, seed >> 32))
-    least, *counters = (np.uint64(word) for word in words)
+    least, *words = (np.uint64(part & LOWER) for part in (threshold(p), int(layer), int(seed), int(seed) >> 32))
     factor = x.dtype.type(1 / (1 - p))
-    run(_dropout, parts(x.size), last.reshape(-1), least, factor, *counters, y.reshape(-1))
+    run(_dropout, parts(x.size), last.reshape(-1), least, factor, counter, *words, y.reshape(-1))
     return channels_first(y) if x.ndim == 4 else y.reshape(x.shape)
 
 

@@ -31,7 +31,7 @@ from .callee import callee
 from .microkernel import TALL, finished_product, panel_width, product, tall_product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
-from .threads import jobs, member, run, scratch, share
+from .threads import jobs, member, parts, run, scratch, share
 from .tiles import POOLED, finish_windows, spread_vectors, transpose
 from .vectors import VECTOR_BYTES, lanes_of
 from .windows import windows_of
@@ -249,12 +249,12 @@ def _runs(rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[np.ndarray, 
             found.append([du, dv, 1])
     steps = {later[0] - run[0] for run, later in itertools.pairwise(found)}
     alike = len({tuple(run[1:]) for run in found}) == len(steps) == 1
-    runs = np.array([[*run, steps.copy().pop() if alike else 0] for run in found], np.int64)
-    runs.flags.writeable = False  # all calls share it
+    runs = memory.constant(np.array([[*run, steps.copy().pop() if alike else 0] for run in found], np.int64))
     du, dv = min(rows), min(columns)
     return runs, (du, dv, max(rows) - du + 1, max(columns) - dv + 1)
 
 
+@lru_cache(maxsize=1024)
 def _taps(geo) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The rows and columns of a window's taps, in pixels from its first."""
     rows, columns = (range(0, size * step, step) for size, step in zip((geo.R, geo.S), geo.dilation, strict=True))
@@ -349,17 +349,16 @@ def _phases(size: int, window: int, stride: int, padding: int, dilation: int):
         if count:
             # from the last tap to the first, so that neighbours in dy are read in the order of memory
             taps = [r for r in reversed(range(window)) if (r * dilation - a) % stride == 0]
-            offsets = [-(r * dilation - a) // stride for r in taps]
+            offsets = tuple(-(r * dilation - a) // stride for r in taps)
             yield first, count, taps, (first + padding - a) // stride, offsets
 
 
-def _phase_pairs(geo):
+@lru_cache(maxsize=1024)
+def _phase_pairs(geo) -> tuple:
     """(rows', columns' phase) for all phases that some window meets."""
     (sh, sw), (ph, pw), (dh, dw) = geo.stride, geo.padding, geo.dilation
-    for vertical in _phases(geo.H, geo.R, sh, ph, dh):
-        for horizontal in _phases(geo.W, geo.S, sw, pw, dw):
-            if vertical[2] and horizontal[2]:
-                yield vertical, horizontal
+    pairs = itertools.product(_phases(geo.H, geo.R, sh, ph, dh), _phases(geo.W, geo.S, sw, pw, dw))
+    return tuple((vertical, horizontal) for vertical, horizontal in pairs if vertical[2] and horizontal[2])
 
 
 def backward_input_weights(geo, w):
@@ -379,11 +378,19 @@ def backward_input_weights(geo, w):
     return phases
 
 
+@njit(cache=True, nogil=True)
+def _clear(team, array):
+    """array[..] = 0."""
+    for job in jobs(team):
+        first, last = share(team, job, array.size)
+        clear_run(array, first, last - first)
+
+
 def backward_input(geo, dy, mask, weights):
     """dx [N, H, W, C] of dy [N, P, Q, K], or of the windows, where `mask` lets it pass."""
     dx, shape = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype), (geo.N, geo.P, geo.Q, geo.K)
     if geo.stride != (1, 1):
-        dx[...] = 0  # pixels that no window meets
+        run(_clear, parts(dx.size), dx.reshape(-1))  # pixels that no window meets
     C, K = geo.C // geo.groups, geo.K // geo.groups
     no_bias = np.zeros(C, dy.dtype)
     for panels, phases in zip(weights, _phase_pairs(geo), strict=True):
@@ -398,7 +405,7 @@ def backward_input(geo, dy, mask, weights):
                 mask,
                 panels[g],
                 C,
-                (tuple(du), tuple(dv)),
+                (du, dv),
                 grid,
                 no_bias,
                 False,
@@ -414,28 +421,64 @@ def backward_input(geo, dy, mask, weights):
 # --- backward weight ---------------------------------------------------------------------------------------
 
 
+@callee
+def add_sums(sums, first, last, db):
+    """db[k] = the sum of sums[:, k], in order and in float64, first <= k < last."""
+    for k in range(first, last):
+        total = 0.0
+        for part in range(len(sums)):
+            total += sums[part, k]
+        db[k] = total
+
+
+@callee
+def _add_shares(totals, runs, starts, C, width, turned, K, first, last, dw):
+    """dw[k, (run, j)] = the sum over the shares, in order, first <= k < last."""
+    depth, row = dw.size // K, -(-K // width) * width
+    for k in range(first, last):
+        done = 0
+        for t in range(len(runs)):
+            count = runs[t, 2] * C
+            if turned:
+                for j in range(count):
+                    total = totals[0, starts[t] + j * row + k]
+                    for part in range(1, len(totals)):
+                        total += totals[part, starts[t] + j * row + k]
+                    dw[k * depth + done + j] = total
+            else:
+                wide = -(-count // width) * width
+                copy_run(totals[0], starts[t] + k * wide, dw, k * depth + done, count)
+                for part in range(1, len(totals)):
+                    add_run(totals[part], starts[t] + k * wide, dw, k * depth + done, count)
+            done += count
+
+
 @njit(cache=True, nogil=True)
 def _gradients(
     team, tools, x, x_shape, c0, C, dy, dy_shape, k0, K, mask, mask_row, masked, runs, grid, row_blocks, shares,
-    k_blocks, run_blocks, starts, width, turned, tall, room, dy_size, totals, sums,
+    k_blocks, run_blocks, starts, width, turned, tall, room, dy_size, totals, sums, dw, db,
 ):  # fmt: skip
-    """totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches; sums [share, K] that of dy.
+    """dw [K, (run, j)] and db [K], the sums of dy.
 
-    One job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there are
-    output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)]. `tall`: and all runs
-    are multiplied in one go, which reads dy once; without a buffer for it, `dy_size` = 0, where it lies.
+    First totals [share, (run, k, j)] = the sum over a share of the pixels of dy^T patches, and sums [share, K] that of
+    dy: one job a share, a block of output channels and a block of runs. `turned`: a run has fewer elements than there
+    are output channels, so these lie along the vectors: patches^T dy, and totals [share, (run, j, k)]. `tall`: and all
+    runs are multiplied in one go, which reads dy once; without a buffer for it, `dy_size` = 0, where it lies. Then one
+    job a few output channels adds the shares.
     """
     own = room[member(team)]
     block, lines = own[:dy_size], own[dy_size:]
     P, Q, u_stride, u_origin, v_stride, v_origin = grid
     units = x_shape[0] * row_blocks
     at_once, high = (len(runs), runs[-1, 0] + 1) if tall else (1, 1)
-    for job in jobs(team):
+    for job in jobs(team, 0):
         part, rest = divmod(job, k_blocks * run_blocks)
         k_part, run_part = divmod(rest, run_blocks)
         low, end = k_part * K // k_blocks, (k_part + 1) * K // k_blocks
         row = -(-K // width) * width if turned else end - low
         first_unit = part * units // shares
+        if run_part == 0:
+            clear_run(sums[part], low, end - low)
         for unit in range(first_unit, (part + 1) * units // shares):
             n, row_block = divmod(unit, row_blocks)
             first, last = row_block * P // row_blocks, (row_block + 1) * P // row_blocks
@@ -482,69 +525,57 @@ def _gradients(
                     )  # fmt: skip
             if run_part == 0:
                 sum_rows(outputs, place, row, (last - first) * Q, end - low, sums[part, low:])
+    for job in jobs(team, 1):
+        first, last = share(team, job, K, 1)
+        _add_shares(totals, runs, starts, C, width, turned, K, first, last, dw)
+        add_sums(sums, first, last, db)
 
 
-@njit(cache=True, nogil=True)
-def _add_shares(team, totals, runs, starts, C, width, turned, dw, K, depth):
-    """dw[k, (run, j)] = the sum over the shares, in order."""
-    for job in jobs(team):
-        first, last = share(team, job, K)
-        for k in range(first, last):
-            done = 0
-            for t in range(len(runs)):
-                count = runs[t, 2] * C
-                if turned:
-                    row = -(-K // width) * width
-                    for j in range(count):
-                        total = totals[0, starts[t] + j * row + k]
-                        for part in range(1, len(totals)):
-                            total += totals[part, starts[t] + j * row + k]
-                        dw[k * depth + done + j] = total
-                else:
-                    wide = -(-count // width) * width
-                    copy_run(totals[0], starts[t] + k * wide, dw, k * depth + done, count)
-                    for part in range(1, len(totals)):
-                        add_run(totals[part], starts[t] + k * wide, dw, k * depth + done, count)
-                done += count
-
-
-def backward_weight(geo, dy, mask, x):
-    """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], or of the windows, where `mask` lets it pass, and x."""
-    shape = (geo.N, geo.P, geo.Q, geo.K)
-    C, K, lanes = geo.C // geo.groups, geo.K // geo.groups, lanes_of(x.dtype)
-    depth = geo.R * geo.S * C
+@lru_cache(maxsize=1024)
+def _gradient_jobs(geo, dtype: np.dtype) -> tuple[tuple, int, int, int]:
+    """(what `_gradients` takes from `runs` to `tall`; elements of a share's totals, of a job's dy, of its lines)."""
+    C, K, lanes = geo.C // geo.groups, geo.K // geo.groups, lanes_of(dtype)
     runs, extent = _runs(*_taps(geo))
     grid = (geo.P, geo.Q, geo.stride[0], -geo.padding[0], geo.stride[1], -geo.padding[1])
     longest = int(runs[:, 2].max()) * C
     turned = longest * -(-K // lanes) < K * -(-longest // lanes)  # which of the two leaves fewer lanes empty
     tall = turned and (len(runs), longest) == TALL and runs[0, 3] > 0
-    width = lanes if tall else panel_width(K if turned else longest, x.dtype)
+    width = lanes if tall else panel_width(K if turned else longest, dtype)
     across = -(-K // width) * width
     sizes = [int(taps) * C * across if turned else -(-int(taps) * C // width) * width * K for taps in runs[:, 2]]
-    starts = np.cumsum([0, *sizes[:-1]])
+    starts = memory.constant(np.cumsum([0, *sizes[:-1]]))
     columns = (geo.Q - 1) * geo.stride[1] + int(runs[:, 2].max())
     high = extent[2] if tall else 1
     rows = _rows_of_a_job(geo.Q, columns, C, geo.stride[0], high, longest * across)
     row_blocks = -(-geo.P // rows)
-    k_blocks, run_blocks = 1 if turned else -(-K // OUTPUTS), len(runs) if depth >= DEEP else 1
+    k_blocks, run_blocks = 1 if turned else -(-K // OUTPUTS), len(runs) if geo.R * geo.S * C >= DEEP else 1
     shares = max(1, min(SPLIT // (k_blocks * run_blocks), geo.N * row_blocks))
-    as_it_lies = tall and mask is None and across == K == geo.K
-    dy_size = 0 if as_it_lies else memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), x.dtype)
-    lines_size = ((rows - 1) * geo.stride[0] + high) * columns * C + width
-    room = scratch(dy_size + lines_size, x.dtype)
-    dw = memory.empty((geo.K, geo.R, geo.S, C), x.dtype)
-    db = np.empty(geo.K, x.dtype)
+    return (
+        (runs, grid, row_blocks, shares, k_blocks, run_blocks, starts, width, int(turned), int(tall)),
+        memory.padded(sum(sizes), dtype),
+        memory.padded(rows * geo.Q * (across if turned else -(-K // k_blocks)), dtype),
+        ((rows - 1) * geo.stride[0] + high) * columns * C + width,
+    )
+
+
+def backward_weight(geo, dy, mask, x):
+    """(dw [K, R, S, C / groups], db [K]) of dy [N, P, Q, K], or of the windows, where `mask` lets it pass, and x."""
+    shape, dtype = (geo.N, geo.P, geo.Q, geo.K), x.dtype
+    C, K = geo.C // geo.groups, geo.K // geo.groups
+    how, size, dy_size, lines_size = _gradient_jobs(geo, dtype)
+    shares, k_blocks, run_blocks, _, width, _, tall = how[3:]
+    if tall and mask is None and K % width == 0 and K == geo.K:
+        dy_size = 0  # it is read where it lies
+    room = scratch(dy_size + lines_size, dtype)
+    dw, db = memory.empty((geo.K, geo.R, geo.S, C), dtype), memory.empty((geo.K,), dtype)
     for g in range(geo.groups):
         outputs = slice(g * K, (g + 1) * K)
-        totals, sums = memory.empty((shares, memory.padded(sum(sizes), x.dtype)), x.dtype), np.zeros((shares, K))
+        totals, sums = memory.empty((shares, size), dtype), memory.empty((shares, K), np.float64)
         if geo.N == 0:
             totals[...] = 0
         run(
-            _gradients, shares * k_blocks * run_blocks, tools(x.dtype), x.reshape(-1), x.shape, g * C, C,
-            dy.reshape(-1), shape, g * K, K, *bits(mask, dy.shape != shape), runs, grid, row_blocks, shares, k_blocks,
-            run_blocks, starts, width, int(turned), int(tall), room, dy_size, totals, sums,
+            _gradients, (shares * k_blocks * run_blocks, min(K, SPLIT)), tools(dtype), x.reshape(-1), x.shape, g * C, C,
+            dy.reshape(-1), shape, g * K, K, *bits(mask, dy.shape != shape), *how, room, dy_size, totals, sums,
+            dw[outputs].reshape(-1), db[outputs],
         )  # fmt: skip
-        flat = dw[outputs].reshape(-1)
-        run(_add_shares, min(K, SPLIT), totals, runs, starts, C, width, int(turned), flat, K, depth)
-        db[outputs] = sums.sum(axis=0)
     return dw, db

@@ -12,9 +12,10 @@ from numba import njit
 
 from .. import memory
 from . import gemm
+from .gemm import add_sums
 from .microkernel import finished_product, panel_width, product
 from .outline import tools
-from .runs import copy_masked_run, finish_rows, sum_rows
+from .runs import clear_run, copy_masked_run, finish_rows, sum_rows
 from .threads import JOBS, jobs, member, run, scratch
 from .vectors import lanes_of
 
@@ -133,8 +134,11 @@ def backward_input(geo, dy, mask, w):
 
 
 @njit(cache=True, nogil=True)
-def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, room, dw, db):
-    """dw [K, C]; db [K] += the sums of dy. One job a block of output channels and some panels of input channels."""
+def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask_row, masked, room, dw, sums, db):
+    """dw [K, C] and db [K], the sums of dy, by way of sums [1, K].
+
+    One job a block of output channels and some panels of input channels.
+    """
     own = room[member(team)] if masked else room[0]
     splits = team[JOBS] // blocks
     panels = C // width
@@ -146,7 +150,9 @@ def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask
         for i in range(pixels if masked else 0):
             copy_masked_run(dy, i * K + k0, mask, i * mask_row + k0, 1, own, i * count, count)
         if split == 0:
-            sum_rows(own, place, row, pixels, count, db[k0:])
+            clear_run(sums[0], k0, count)
+            sum_rows(own, place, row, pixels, count, sums[0, k0:])
+            add_sums(sums, k0, k1, db)
         for panel in range(split * panels // splits, (split + 1) * panels // splits):
             c = panel * width
             product(tools, count, width, own, place, 1, row, 0, x, c, C, 0, dw, k0 * C + c, C, pixels, 1, 0)
@@ -155,15 +161,15 @@ def _backward_weight(team, tools, dy, x, pixels, K, C, width, blocks, mask, mask
 def backward_weight(geo, dy, mask, x):
     """(dw [K, 1, 1, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     pixels, width = geo.N * geo.P * geo.Q, panel_width(geo.C, x.dtype)
-    dw, db = memory.empty((geo.K, 1, 1, geo.C), x.dtype), np.zeros(geo.K)
+    dw, db = memory.empty((geo.K, 1, 1, geo.C), x.dtype), memory.empty((geo.K,), x.dtype)
     if pixels == 0:
-        dw[...] = 0
-        return dw, db.astype(x.dtype)
+        dw[...], db[...] = 0, 0
+        return dw, db
     blocks = _jobs(max(-(-geo.K // OUTPUTS), min(2 * SPLIT, geo.K // FEW_OUTPUTS)), geo)
     splits = _jobs(min(geo.C // width, max(1, SPLIT // blocks)), geo)
     room = _room(dy, mask, pixels * -(-geo.K // blocks))
     run(
         _backward_weight, blocks * splits, tools(x.dtype), dy.reshape(-1), x.reshape(-1), pixels, geo.K, geo.C, width,
-        blocks, *gemm.bits(mask), room, dw.reshape(-1), db,
+        blocks, *gemm.bits(mask), room, dw.reshape(-1), memory.empty((1, geo.K), np.float64), db,
     )  # fmt: skip
-    return dw, db.astype(x.dtype)
+    return dw, db

@@ -19,12 +19,14 @@ pass is then y [pixels, K] += x [pixels moved by (r, s), C] x w[:, r, s, :]^T [C
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 
 from .. import memory
 from .callee import callee
-from .gemm import bits
+from .gemm import add_sums, bits
 from .gemm import forward_weights as packed
 from .microkernel import ADD, STORE, STREAM, VECTORS, panel_width, product
 from .outline import tools
@@ -48,6 +50,7 @@ def supports(geo, dtype) -> bool:
     return geo.groups == 1 and geo.C % lanes_of(dtype) == 0
 
 
+@lru_cache(maxsize=1024)  # a small layer may take no longer than this does
 def _rectangles(geo) -> np.ndarray:
     """[tap, (p0, p1, q0, q1)]: the output pixels whose tap falls inside the image."""
 
@@ -58,9 +61,23 @@ def _rectangles(geo) -> np.ndarray:
     (sh, sw), (ph, pw), (dh, dw) = geo.stride, geo.padding, geo.dilation
     rows = [inside(geo.H, geo.P, sh, ph, r * dh) for r in range(geo.R)]
     columns = [inside(geo.W, geo.Q, sw, pw, s * dw) for s in range(geo.S)]
-    return np.array([[*p, *q] for p in rows for q in columns], np.int64)
+    return memory.constant(np.array([[*p, *q] for p in rows for q in columns], np.int64))
 
 
+@lru_cache(maxsize=1024)
+def _patches(geo, lanes: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """(starts, wide, size, most): where the patches of each tap begin, and how long their rows are, in whole vectors.
+
+    size: elements of all of them; most: the largest of `wide`.
+    """
+    rectangles = _rectangles(geo)
+    valid = (rectangles[:, 1] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 2]) * geo.N
+    wide = -(-valid // lanes) * lanes
+    starts = np.cumsum([0, *(wide[:-1] * geo.C)])
+    return memory.constant(starts), memory.constant(wide), int(wide.sum()) * geo.C, int(wide.max())
+
+
+@lru_cache(maxsize=1024)
 def _window(geo) -> tuple[int, ...]:
     """(H, W, P, Q, stride, padding, dilation, S), what the kernels need to place a tap."""
     return (geo.H, geo.W, geo.P, geo.Q, *geo.stride, *geo.padding, *geo.dilation, geo.S)
@@ -82,41 +99,41 @@ def _even_columns(N, sw, q0, q1):
     return max(q1 - q0, 1) if sw == 1 else 1, 1
 
 
-@njit(cache=True, nogil=True)
-def _transposed_patches(team, x, N, C, window, rectangles, starts, wide, patches):
-    """patches[starts[tap] + c wide[tap] + j] = x at the j-th pixel of the tap's rectangle; zeros up to wide.
-
-    One job a tap.
-    """
+@callee
+def _transpose_patches(x, N, C, window, tap, rectangle, wide, patches):
+    """patches[c wide + j] = x at the j-th pixel of the tap's rectangle; zeros up to wide."""
     H, W, _, _, _, sw = window[:6]
-    for tap in jobs(team):
-        p0, p1, q0, q1 = rectangles[tap]
-        for c in range(C):
-            j = starts[tap] + c * wide[tap]
-            end = j + wide[tap]
-            for n in range(N):
-                for p in range(p0, p1):
-                    h, w = _met(window, tap, p, q0)
-                    place = ((n * H + h) * W + w) * C + c
-                    for _ in range(q0, q1):
-                        patches[j] = x[place]
-                        place += C * sw
-                        j += 1
-            while j < end:
-                patches[j] = 0
-                j += 1
+    p0, p1, q0, q1 = rectangle
+    for c in range(C):
+        j, end = c * wide, (c + 1) * wide
+        for n in range(N):
+            for p in range(p0, p1):
+                h, w = _met(window, tap, p, q0)
+                place = ((n * H + h) * W + w) * C + c
+                for _ in range(q0, q1):
+                    patches[j] = x[place]
+                    place += C * sw
+                    j += 1
+        while j < end:
+            patches[j] = 0
+            j += 1
 
 
 @njit(cache=True, nogil=True)
 def _forward(
-    team, tools, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, room,
+    team, tools, x, w, N, C, K, window, rectangles, starts, wide, most, patches, blocks, room,
     bias, relu, y, mask, mask_row,
 ):  # fmt: skip
-    """y [pixels, K], all taps' products added up. One job a block of output channels."""
+    """y [pixels, K], all taps' products added up.
+
+    One job a tap writes its patches, from patches[starts[tap]] on; then one job a block of output channels.
+    """
     own = room[member(team)]
     P, Q = window[2:4]
     taps, pixels, widest = len(rectangles), N * P * Q, VECTORS * VECTOR_BYTES // w.itemsize
-    for job in jobs(team):
+    for tap in jobs(team, 0):
+        _transpose_patches(x, N, C, window, tap, rectangles[tap], wide[tap], patches[starts[tap] :])
+    for job in jobs(team, 1):
         k0, k1 = 8 * (job * (K // 8) // blocks), K if job == blocks - 1 else 8 * ((job + 1) * (K // 8) // blocks)
         count = k1 - k0
         total, part = own[: count * pixels], own[count * pixels : count * (pixels + most)]
@@ -249,24 +266,18 @@ def forward(geo, x, w, bias, relu):
     """(y [N, P, Q, K], mask of its ReLU or None)."""
     if _few(geo, x.dtype):
         return _forward_with_few(geo, x, w, bias, relu)
-    lanes, rectangles = lanes_of(x.dtype), _rectangles(geo)
-    valid = (rectangles[:, 1] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 2]) * geo.N
-    wide = -(-valid // lanes) * lanes
-    starts = np.cumsum([0, *(wide[:-1] * geo.C)])
-    patches = memory.empty((max(int(wide.sum()) * geo.C, 1),), x.dtype)
-    window = _window(geo)
-    run(_transposed_patches, len(rectangles), x.reshape(-1), geo.N, geo.C, window, rectangles, starts, wide, patches)
+    starts, wide, size, most = _patches(geo, lanes_of(x.dtype))
+    patches = memory.empty((max(size, 1),), x.dtype)
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
     rows = max(8, WEIGHTS // geo.C // 8 * 8)
     blocks = max(1, -(-geo.K // rows))
-    most, pixels = int(wide.max()), geo.N * geo.P * geo.Q
-    largest = rows + 8
-    room = scratch(largest * (pixels + most + 1), x.dtype)
+    room = scratch((rows + 8) * (geo.N * geo.P * geo.Q + most + 1), x.dtype)
     out_bits, out_row, _ = bits(mask)
     run(
-        _forward, blocks, tools(x.dtype), w.reshape(-1), geo.N, geo.C, geo.K, window, rectangles, starts, wide, most,
-        patches, blocks, room, bias, int(relu), y.reshape(-1), out_bits, out_row,
+        _forward, (geo.R * geo.S, blocks), tools(x.dtype), x.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K,
+        _window(geo), _rectangles(geo), starts, wide, most, patches, blocks, room, bias, int(relu),
+        y.reshape(-1), out_bits, out_row,
     )  # fmt: skip
     return y, mask
 
@@ -283,24 +294,35 @@ def _gather_block(dy, N, pixels, K, k0, k1, mask, mask_row, masked, block):
             )
 
 
+@callee
+def _add_parts(parts, N, pixels, C, first, last, total):
+    """total [N, pixels, C] = the sum of the parts [pixels, N, C], in order, of the pixels first .. last - 1."""
+    for row in range(first * N, last * N):
+        pixel, n = divmod(row, N)
+        target = (n * pixels + pixel) * C
+        copy_run(parts[0], row * C, total, target, C)
+        for i in range(1, len(parts)):
+            add_run(parts[i], row * C, total, target, C)
+
+
 @njit(cache=True, nogil=True)
 def _backward_input(
-    team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, most, group, room, weights_size, parts
+    team, tools, dy, w, N, C, K, window, rectangles, mask, mask_row, masked, most, group, room, weights_size, parts, dx
 ):  # fmt: skip
-    """parts [share, H W N C]: the contribution of one share of the output channels to dx. One job a share.
+    """dx [N, H W, C]: first parts [share, H W N C], the contributions of shares of the output channels, one a job.
 
     The weights of `most` output channels and `group` neighbouring taps are brought into the cache together, as panels:
     memory is fast at long reads, and whole rows of them would share a few sets of the first-level cache. Few weights
-    (weights_size = 0) are read where they lie, while the product works.
+    (weights_size = 0) are read where they lie, while the product works. Then a job adds up the parts of a few pixels.
     """
     own = room[member(team)]
     packed = weights_size > 0
     weights, block = own[:weights_size] if packed else w, own[weights_size:]
-    _, W, P, Q, _, sw = window[:6]
+    H, W, P, Q, _, sw = window[:6]
     taps, lanes = len(rectangles), VECTOR_BYTES // w.itemsize
     widest = VECTORS * lanes
     row = widest if packed else taps * C
-    for job in jobs(team):
+    for job in jobs(team, 0):
         k0, end = share(team, job, K)
         part = parts[job]
         part[:] = 0
@@ -340,19 +362,9 @@ def _backward_input(
                         column += panel
                 first_tap += together
             k0 += count
-
-
-@njit(cache=True, nogil=True)
-def _add_parts(team, parts, N, pixels, C, total):
-    """total [N, pixels, C] = the sum of the parts [pixels, N, C], in order."""
-    for job in jobs(team):
-        first, last = share(team, job, pixels)
-        for row in range(first * N, last * N):
-            pixel, n = divmod(row, N)
-            target = (n * pixels + pixel) * C
-            copy_run(parts[0], row * C, total, target, C)
-            for i in range(1, len(parts)):
-                add_run(parts[i], row * C, total, target, C)
+    for job in jobs(team, 1):
+        first, last = share(team, job, H * W, 1)
+        _add_parts(parts, N, H * W, C, first, last, dx)
 
 
 def backward_input_weights(geo, w):
@@ -371,18 +383,17 @@ def backward_input(geo, dy, mask, w):
     parts = memory.empty((shares, memory.padded(dx.size, dy.dtype)), dy.dtype)
     room = scratch(weights_size + most * pixels, dy.dtype)
     run(
-        _backward_input, shares, tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
-        _rectangles(geo), *bits(mask), most, group, room, weights_size, parts,
+        _backward_input, (shares, ADDING), tools(dy.dtype), dy.reshape(-1), w.reshape(-1), geo.N, geo.C, geo.K,
+        _window(geo), _rectangles(geo), *bits(mask), most, group, room, weights_size, parts, dx.reshape(-1),
     )  # fmt: skip
-    run(_add_parts, ADDING, parts, geo.N, geo.H * geo.W, geo.C, dx.reshape(-1))
     return dx
 
 
 @njit(cache=True, nogil=True)
 def _backward_weight(
-    team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, room, start, mode, dw, db
+    team, tools, dy, x, N, C, K, window, rectangles, mask, mask_row, masked, room, start, mode, dw, sums, db
 ):
-    """dw [K, R, S, C] and db [K], the sums of dy. One job a block of output channels.
+    """dw [K, R, S, C] and db [K], the sums of dy, by way of sums [1, K]. One job a block of output channels.
 
     `mode`: STORE, or STREAM where dw is too large for the caches. start = where a thread's memory holds its dy.
     """
@@ -394,8 +405,9 @@ def _backward_weight(
         k0, k1 = share(team, job, K)
         count = k1 - k0
         _gather_block(dy, N, P * Q, K, k0, k1, mask, mask_row, masked, block)
-        db[k0:k1] = 0
-        sum_rows(block, 0, count, pixels, count, db[k0:])
+        clear_run(sums[0], k0, count)
+        sum_rows(block, 0, count, pixels, count, sums[0, k0:])
+        add_sums(sums, k0, k1, db)
         for tap in range(taps):
             p0, p1, q0, q1 = rectangles[tap]
             columns, step = _even_columns(N, sw, q0, q1)
@@ -418,11 +430,11 @@ def _backward_weight(
 def backward_weight(geo, dy, mask, x):
     """(dw [K, R, S, C], db [K]) of dy [N, P, Q, K], where `mask` lets it pass, and x [N, H, W, C]."""
     pixels, blocks = geo.N * geo.P * geo.Q, max(1, -(-geo.K // OUTPUTS), min(JOBS, geo.K // JOBS))
-    dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), np.empty(geo.K)
+    dw, db = memory.empty((geo.K, geo.R, geo.S, geo.C), x.dtype), memory.empty((geo.K,), x.dtype)
     start, mode = _room_together(x), STREAM if dw.size > FEW_WEIGHTS else STORE
     room = scratch(start + -(-geo.K // blocks) * pixels, x.dtype)
     run(
         _backward_weight, blocks, tools(x.dtype), dy.reshape(-1), x.reshape(-1), geo.N, geo.C, geo.K, _window(geo),
-        _rectangles(geo), *bits(mask), room, start, mode, dw.reshape(-1), db,
+        _rectangles(geo), *bits(mask), room, start, mode, dw.reshape(-1), memory.empty((1, geo.K), np.float64), db,
     )  # fmt: skip
-    return dw, db.astype(x.dtype)
+    return dw, db

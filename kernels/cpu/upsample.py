@@ -1,8 +1,8 @@
 """Bilinear upsampling, first along rows and then along columns, where every output row mixes two widened rows.
 
 A widened row is a line of Q x C numbers in scratch memory. The backward pass gathers: the rows of dy between two coarse
-rows k - 1 and k add up to two lines, which are narrowed once; where the two belong to one coarse row but to two jobs,
-`joined` adds them.
+rows k - 1 and k add up to two lines, which are narrowed once; two that belong to one coarse row are added at the end
+(`join`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .. import checks, geometry, memory
 from ..tables import intervals, reaches
 from .callee import callee
 from .layout import channels_first, channels_last
-from .runs import clear_run
+from .runs import add_run, clear_run, copy_run
 from .threads import jobs, member, parts, run, scratch, share
 
 NOTHING = 2  # the line of zeros, beside the two that hold widened rows
@@ -83,13 +83,25 @@ def _forward(team, x, shape, rows, row_weights, columns, column_weights, scratch
                 y[out + i] = a * line[upper + i] + b * line[lower + i]
 
 
+@callee
+def join(pieces, H, size, first, last, dx):
+    """The coarse rows first .. last - 1 of dx [N H, size], of pieces [N, H + 1, 2, size].
+
+    Interval k adds to the coarse rows k - 1 and k.
+    """
+    for row in range(first, last):
+        unit = row + row // H  # the interval above it
+        copy_run(pieces, 2 * (unit + 1) * size, dx, row * size, size)
+        add_run(pieces, (2 * unit + 1) * size, dx, row * size, size)
+
+
 @njit(cache=True, nogil=True)
-def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scratch, pieces):
+def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scratch, pieces, dx):
     N, H, W, C = shape
     P, Q = starts[-1], columns.size
     line, zero = scratch[member(team)], dy.dtype.type(0)
     upper, lower, count = np.uintp(0), np.uintp(Q * C), np.uintp(Q * C)
-    for job in jobs(team):
+    for job in jobs(team, 0):
         first, last = share(team, job, N * (H + 1))
         for unit in range(first, last):
             n, k = divmod(unit, H + 1)
@@ -102,13 +114,9 @@ def _backward(team, dy, shape, starts, row_weights, columns, column_weights, scr
             clear_run(pieces, 2 * unit * W * C, 2 * W * C)
             narrow(line, 0, C, columns, column_weights, pieces, 2 * unit * W * C)
             narrow(line, Q * C, C, columns, column_weights, pieces, (2 * unit + 1) * W * C)
-
-
-def joined(pieces: np.ndarray) -> np.ndarray:
-    """dx [N, C, H, W] of pieces [N, H + 1, 2, W, C]: interval k adds to the coarse rows k - 1 and k."""
-    N, units, _, W, C = pieces.shape
-    dx = memory.empty((N, units - 1, W, C), pieces.dtype)
-    return channels_first(np.add(pieces[:, 1:, 0], pieces[:, :-1, 1], out=dx))
+    for job in jobs(team, 1):
+        first, last = share(team, job, N * H, 1)
+        join(pieces, H, W * C, first, last, dx)
 
 
 def bilinear_upsample_forward(x, factor, padding):
@@ -130,5 +138,7 @@ def bilinear_upsample_backward_input(dy, input_size, factor, padding):
     rows, *tables = reaches(geo, 0, 0, (geo.P, geo.Q), dy.dtype)
     pieces = memory.empty((geo.N, geo.H + 1, 2, geo.W, geo.C), dy.dtype)
     problem = (channels_last(dy).reshape(-1), (geo.N, geo.H, geo.W, geo.C), intervals(rows, geo.H), *tables)
-    run(_backward, parts(dy.size), *problem, scratch(2 * geo.Q * geo.C, dy.dtype), pieces.reshape(-1))
-    return joined(pieces)
+    dx = memory.empty((geo.N, geo.H, geo.W, geo.C), dy.dtype)
+    outputs = scratch(2 * geo.Q * geo.C, dy.dtype), pieces.reshape(-1), dx.reshape(-1)
+    run(_backward, (parts(dy.size), parts(dx.size)), *problem, *outputs)
+    return channels_first(dx)

@@ -19,11 +19,11 @@ from numba.extending import intrinsic
 from .. import checks, geometry, memory
 from .cross_entropy import in_rows, prepared
 from .exponentials import emit_logarithm, emit_power
-from .layout import channels_last
+from .layout import channels_first, channels_last, contiguous
 from .lines import length, narrow, runs, widen
 from .runs import clear_run
 from .threads import jobs, member, parts, run, scratch, share
-from .upsample import NOTHING, joined
+from .upsample import NOTHING, join
 from .vectors import VECTOR_BYTES, Vectors, lanes_of
 
 WORK = 8  # of a logit here, as many elements of a kernel that is bound by memory
@@ -281,16 +281,20 @@ def _forward(team, x, shape, rows, columns, step, target, weight, ignore_index, 
 
 @njit(cache=True, nogil=True)
 def _backward(
-    team, x, shape, rows, columns, step, target, weight, ignore_index, wrong, dy, rise, scratch, pieces
+    team, x, shape, rows, columns, step, target, weight, ignore_index, wrong, dy, alike, scratch, pieces, dx
 ):  # fmt: skip
     N, H, W, C = shape
     starts, lanes = rows[0], VECTOR_BYTES // x.itemsize
     P, Q, size, strips = target.shape[0] // max(N, 1), target.shape[1], (C + EXTRA) * lanes, 5 * C * step
     numbers, held = scratch[member(team)], np.full(2, -1)
     line, sums = numbers[: 3 * C * step], numbers[3 * C * step : strips]
-    strip, labels = numbers[strips : strips + ROWS * size], numbers[strips + ROWS * size :]
+    strip, rest = numbers[strips : strips + ROWS * size], numbers[strips + ROWS * size :]
+    labels, one_row, rise = rest[: ROWS * step], rest[ROWS * step :], 0 if alike else Q
+    if alike:
+        one_row[:step] = dy[0]
+    gradients = one_row if alike else dy
     clear_run(line, NOTHING * C * step, C * step)
-    for job in jobs(team):
+    for job in jobs(team, 0):
         begin, end = share(team, job, N * (H + 1))
         for unit in range(begin, end):
             n, k = divmod(unit, H + 1)
@@ -307,7 +311,7 @@ def _backward(
                     for i in range(count):
                         a, b, source = rows[1][first + i], rows[2][first + i], (row + i) * rise + q
                         _gradients(
-                            strip, i * size, C, labels, i * step + q, dy, source, Q - q, a, b,
+                            strip, i * size, C, labels, i * step + q, gradients, source, Q - q, a, b,
                             sums, above + q, below + q, step,
                         )  # fmt: skip
             piece = 2 * unit * W * C
@@ -317,6 +321,9 @@ def _backward(
                 narrow(sums, below, step, W, C, columns, pieces, piece + W * C)
             else:
                 clear_run(pieces, piece + W * C, W * C)
+    for job in jobs(team, 1):
+        first, last = share(team, job, N * H, 1)
+        join(pieces, H, W * C, first, last, dx)
 
 
 @njit(cache=True, nogil=True)
@@ -395,15 +402,15 @@ def upsample_cross_entropy_backward_input(
     checks.expect_shape("dy", dy.shape, target.shape)
     (N, C, H, W), step = x.shape, problem[-1]
     pieces = memory.empty((N, H + 1, 2, W, C), x.dtype)
-    numbers = scratch((5 * C + ROWS) * step + _strips(x), x.dtype)
-    if any(dy.strides) or not dy.size:
-        gradients, rise = np.ascontiguousarray(dy).reshape(-1), dy.shape[2]
-    else:  # one number for all pixels: one row will do
-        gradients, rise = np.full(dy.shape[2], dy[0, 0, 0]), 0
-    outputs = numbers, pieces.reshape(-1)
-    run(_backward, parts(WORK * C * target.size, 32), *problem, *labels.arguments, gradients, rise, *outputs)
+    numbers = scratch((5 * C + ROWS + 1) * step + _strips(x), x.dtype)
+    alike = dy.size > 0 and not any(dy.strides)  # one number for all pixels
+    gradients = memory.plain(dy)[0, 0, :1] if alike else contiguous(dy).reshape(-1)
+    dx = memory.empty((N, H, W, C), x.dtype)
+    outputs = numbers, pieces.reshape(-1), dx.reshape(-1)
+    counts = parts(WORK * C * target.size, 32), parts(dx.size)
+    run(_backward, counts, *problem, *labels.arguments, gradients, int(alike), *outputs)
     labels.refuse()
-    return joined(pieces)
+    return channels_first(dx)
 
 
 def upsample_argmax(x, factor, padding, offset, size):

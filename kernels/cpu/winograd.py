@@ -26,10 +26,10 @@ from numba import njit
 from .. import memory
 from ..settings import settings
 from .callee import callee
-from .gemm import NO_MASK, bits
+from .gemm import NO_MASK, add_sums, bits
 from .microkernel import panel_width, product
 from .outline import tools
-from .runs import add_run, copy_run
+from .runs import add_run, clear_run, copy_run
 from .threads import jobs, member, run, scratch, share
 from .tiles import (
     FILTER,
@@ -332,14 +332,19 @@ def _untransform(tools, m, s, s_step, count, width, dw, start, C):
 @njit(cache=True, nogil=True)
 def _gradient_by_shares(
     team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, tiles, most, width,
-    s, s_step, sums, room, q_start, dw,
+    s, s_step, sums, room, q_start, dw, db,
 ):  # fmt: skip
-    """dw [K, 3, 3, C]. One job a share of the tiles, whose S is summed up block by block; then one a few channels."""
+    """dw [K, 3, 3, C] and db [K], the sums of dy.
+
+    One job a share of the tiles, whose S is summed up block by block, and dy in a row of `sums`; then one a few
+    channels.
+    """
     own = room[member(team)]
     C, K, elements, shares = x_shape[3], dy_shape[3], (m + 2) ** 2, len(s)
     for job in jobs(team, 0):
         begin, end = share(team, job, tiles)
         total = s[job]
+        clear_run(sums[job], 0, K)
         blocks = -(-(end - begin) // most)
         for block in range(blocks):
             first = begin + block * (end - begin) // blocks
@@ -363,6 +368,7 @@ def _gradient_by_shares(
             for part in range(1, shares):
                 add_run(s[part], e * s_step + k0 * C, own, e * step, size)
         _untransform(tools, m, own, step, k1 - k0, C, dw, k0 * 9 * C, C)
+        add_sums(sums, k0, k1, db)
 
 
 @callee
@@ -374,19 +380,20 @@ def _padded(size, array):
 @njit(cache=True, nogil=True)
 def _gradient_by_channels(
     team, tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first, tiles, width,
-    s, s_step, sums, v, v_step, q, q_step, blocks, kept, add, last, dw,
+    s, s_step, sums, row, v, v_step, q, q_step, blocks, kept, add, last, dw, db,
 ):  # fmt: skip
     """First V and Q of all tiles; then S of one block of output channels and one panel of input channels a job.
 
     After the last group of tiles dw = A'^T S A'. `kept`: S lives from group to group, in s[job]; else in the scratch
-    of the thread.
+    of the thread. The group's sums of dy go to the rows of `sums` from `row` on, one a job; db is the sum of all rows.
     """
     slot, C, K = member(team), x_shape[3], dy_shape[3]
     for job in jobs(team, 0):
         start, end = share(team, job, tiles)
+        clear_run(sums[row + job], 0, K)
         _tile_gradients(
             tools, m, x, x_shape, dy, dy_shape, mask, masked, rows, columns, padding, first + start, end - start,
-            v, start * C, v_step, q, start * K, q_step, sums[job],
+            v, start * C, v_step, q, start * K, q_step, sums[row + job],
         )  # fmt: skip
     for job in jobs(team, 1):
         block, panel = divmod(job, C // width)
@@ -399,6 +406,8 @@ def _gradient_by_channels(
             )  # fmt: skip
         if last:
             _untransform(tools, m, own, s_step, k1 - k0, width, dw, k0 * 9 * C + panel * width, C)
+        if last and panel == 0:
+            add_sums(sums, k0, k1, db)
 
 
 def _rows_of_sums(rows: int, size: int, dtype: np.dtype) -> np.ndarray:
@@ -414,7 +423,7 @@ def _backward_weight(m, dy, shape, mask, x, padding):
     (N, P, Q, K), C, dtype = shape, x.shape[3], x.dtype
     rows, columns, elements, lanes = -(-P // m), -(-Q // m), (m + 2) ** 2, lanes_of(dtype)
     tiles, width = N * rows * columns, panel_width(C, dtype)
-    dw = memory.empty((K, 3, 3, C), dtype)
+    dw, db = memory.empty((K, 3, 3, C), dtype), memory.empty((K,), dtype)
     mask, _, masked = bits(mask, dy.shape != shape)
     flat = (m, x.reshape(-1), x.shape, dy.reshape(-1), shape, mask, masked, rows, columns, padding)
     a_tile = elements * (C + K) * dtype.itemsize
@@ -422,13 +431,13 @@ def _backward_weight(m, dy, shape, mask, x, padding):
     shares = min(SUMS // (elements * C * K * dtype.itemsize), tiles // most, MOST_SHARES)
     if shares >= LEAST_SHARES:
         s_step, v_size, parts = K * C + lanes, elements * (most * C + lanes), min(K, WEIGHT_JOBS)
-        s, sums = _rows_of_sums(shares, elements * s_step, dtype), np.zeros((shares, K), dtype)
+        s, sums = _rows_of_sums(shares, elements * s_step, dtype), memory.empty((shares, K), dtype)
         room = scratch(max(v_size + elements * (most * K + lanes), elements * (-(-K // parts) * C + lanes)), dtype)
         run(
             _gradient_by_shares, (shares, parts), tools(dtype), *flat, tiles, most, width,
-            s, s_step, sums, room, v_size, dw.reshape(-1),
+            s, s_step, sums, room, v_size, dw.reshape(-1), db,
         )  # fmt: skip
-        return dw, sums.sum(axis=0, dtype=np.float64).astype(dtype)
+        return dw, db
     groups = min(-(-tiles * a_tile // GROUP), tiles)
     largest = -(-tiles // groups)
     v_step, q_step = largest * C + lanes, largest * K + lanes
@@ -437,15 +446,16 @@ def _backward_weight(m, dy, shape, mask, x, padding):
     s_step = -(-K // blocks) * width + lanes
     work = blocks * (C // width)
     s = _rows_of_sums(work if groups > 1 else settings.threads, elements * s_step, dtype)
-    sums = np.zeros((groups, TILE_JOBS, K), dtype)
+    tile_jobs = min(tiles // groups, TILE_JOBS)
+    sums = memory.empty((groups * tile_jobs, K), dtype)
     for group in range(groups):
         first, last = group * tiles // groups, (group + 1) * tiles // groups
         run(
-            _gradient_by_channels, (min(last - first, TILE_JOBS), work), tools(dtype), *flat, first, last - first,
-            width, s, s_step, sums[group], v, v_step, q, q_step, blocks, int(groups > 1), int(group > 0),
-            int(group == groups - 1), dw.reshape(-1),
+            _gradient_by_channels, (tile_jobs, work), tools(dtype), *flat, first, last - first,
+            width, s, s_step, sums, group * tile_jobs, v, v_step, q, q_step, blocks, int(groups > 1), int(group > 0),
+            int(group == groups - 1), dw.reshape(-1), db,
         )  # fmt: skip
-    return dw, sums.sum(axis=(0, 1), dtype=np.float64).astype(dtype)
+    return dw, db
 
 
 # --- the rung ----------------------------------------------------------------------------------------------
