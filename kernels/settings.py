@@ -103,6 +103,10 @@ class Settings:
             raise SettingError(f"precision (={value!r}) must be one of {', '.join(PRECISIONS)}")
         self._precision = value
 
+    def state(self) -> tuple[Any, ...]:
+        """All of them: what is captured under one state is not for another."""
+        return tuple(getattr(self, name) for name in self.NAMES)
+
     def refuse_others(self, device: str) -> None:
         """Raise SettingError where a rung or precision is set that `device` does not have: it must not take another."""
         rungs, precisions = KNOWN[device]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ import numpy as np
 from . import kernels
 from .errors import DeviceError
 from .kernels import memory
+from .kernels.graph import Graph
 from .kernels.layout import channels_first, channels_last
 from .kernels.settings import settings
 from .kernels.storage import BFLOAT16, widened
@@ -76,13 +77,32 @@ class Device:
         return self.xp.asarray(array)
 
     def add(self, a: Any, b: Any) -> Any:
-        """a + b of two arrays of one shape."""
-        return a + b
+        """a + b of two arrays of one shape; by a launch, which a graph can hold."""
+        return self.kernel("add_forward")(a, b) if a.dtype == b.dtype else a + b
 
     def accumulate(self, total: Any, array: Any) -> Any:
-        """total + array, in the memory of `total`."""
-        total += array
+        """total + array, in the memory of `total`; by a launch where the device has one for it."""
+        if hasattr(self._module, "accumulate") and total.dtype == array.dtype:
+            self._module.accumulate(total, array)
+        else:
+            total += array
         return total
+
+    @property
+    def captures(self) -> bool:
+        """Whether launches can be captured as a graph here."""
+        return hasattr(self._module, "capture")
+
+    def capture(self) -> AbstractContextManager[Graph]:
+        """Within the block the calling thread's launches run nothing, but become a graph (`kernels.graph`).
+
+        Raises DeviceError where the device cannot, or a kernel is replaced: nobody knows whether that only launches.
+        """
+        if not self.captures:
+            raise DeviceError(f"device {self.name!r} has no graphs of launches")
+        if self.replacements:
+            raise DeviceError(f"a graph cannot hold kernels of one's own ({', '.join(sorted(self.replacements))})")
+        return self._module.capture()
 
     def constant(self, array: Any) -> Any:
         """The memory of `array` as a new array that cannot be written to: kernels keep what they derive from it."""
@@ -135,9 +155,13 @@ class CudaDevice(Device):
         last = array.transpose(0, 2, 3, 1)  # CuPy copies into C order, or it would have to be told
         return channels_first(self.xp.asarray(last)) if last.flags.c_contiguous else self.xp.asarray(array)
 
-    def add(self, a: Any, b: Any) -> Any:
-        """By a launch, which a graph can hold."""
-        return self.kernel("add_forward")(a, b) if a.dtype == b.dtype else a + b
+    @property
+    def captures(self) -> bool:
+        return True
+
+    def capture(self) -> AbstractContextManager[Graph]:
+        """See `Device.capture`; by `kernels.cuda.executors`. Raises ExecutorError where the launches cannot be."""
+        return self.executor.capture()
 
     def accumulate(self, total: Any, array: Any) -> Any:
         """total + array: new memory, as no kernel writes to what it reads."""

@@ -6,6 +6,7 @@ bits for any number of threads, weights that are constants, and which rung a sha
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from minifcn.gradcheck.cases import conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
 from minifcn.kernels import cpu, geometry, reference, winograd
 from minifcn.kernels.checks import ShapeError
-from minifcn.kernels.cpu import constants, taps
+from minifcn.kernels.cpu import constants, conv2d, taps
 from minifcn.kernels.cpu.conv2d import rung
 from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose
 from minifcn.kernels.cpu.vectors import lanes_of
@@ -113,6 +114,11 @@ def tensors(shape, dtype, fill=signed):
     return [fill(rng, size).astype(dtype) for size in (geo.x_shape, geo.w_shape, (geo.K,), geo.y_shape)]
 
 
+def in_memory_order(array):
+    """`array`, channels last in memory if it is a map."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
 def results(kernels, shape, x, w, b, dy):
     """{direction: array} of a convolution: `kernels` is a device, or the name of a rung."""
     geo, window = shape.geo, shape.window
@@ -140,7 +146,7 @@ def pooled(name, shape, x, w, b, dy):
     """{direction: array} of the convolution with ReLU and pooling by the rung `name`; dy is cut to the maxima."""
     with settings.using(convolution=name):
         y, mask = cpu.conv2d_relu_max_pool2d_forward(x, w, b, *shape.window, True)
-        dy = dy[:, :, : y.shape[2], : y.shape[3]]
+        dy = in_memory_order(dy[:, :, : y.shape[2], : y.shape[3]])
         dx, dw, db = cpu.conv2d_relu_max_pool2d_backward(dy, mask, x, w, *shape.window, True)
     return {"y": y, "mask": mask, "dx": dx, "dw": dw, "db": db}
 
@@ -365,6 +371,49 @@ def test_the_same_bits_for_any_number_of_threads_and_on_every_run(name, dtype):
         for again in found[1:]:
             for key, array in again.items():
                 assert array.tobytes() == found[0][key].tobytes(), f"{key} by {one}"
+
+
+def check_launches(names, shape, arrays):
+    """All that rungs compute is computed by their launches, whatever memory held before."""
+    arrays = [in_memory_order(array) for array in arrays]
+    for name, compute in itertools.product(names, (results, fused, pooled)):
+        expected = compute(name, shape, *arrays)
+        with cpu.capture() as graph:
+            found = compute(name, shape, *arrays)
+        for _ in range(2):
+            graph.memory.spoil()
+            graph.replay()
+            for key, array in expected.items():
+                assert found[key].tobytes() == array.tobytes(), f"{key} by {name}, {compute.__name__}"
+
+
+@in_every_dtype
+@given(data=st.data(), blocking=blockings, few=st.sampled_from([0, taps.FEW_WEIGHTS]))
+def test_nothing_is_computed_beside_the_launches(dtype, data, blocking, few):
+    shape = data.draw(shapes(dtype).filter(lambda shape: shape.geo.N))
+    with blocked(blocking), mock.patch.object(taps, "FEW_WEIGHTS", few):
+        check_launches(shape.rungs(dtype), shape, tensors(shape, dtype))
+
+
+@in_every_dtype
+@pytest.mark.parametrize("blocking", [{}, TIGHT, TIGHT | {"SUMS": 0}], ids=["as it is", "shares", "groups"])
+@pytest.mark.parametrize("name", ["blocks of tiles", "strided", "one by one", "few pixels", "first layer"])
+def test_nothing_is_computed_beside_the_launches_of_large_shapes(name, blocking, dtype):
+    with blocked(blocking):
+        check_launches(large_rungs(name, dtype), LARGE[name], tensors(LARGE[name], dtype))
+
+
+@in_every_dtype
+@given(size=st.tuples(*[st.integers(1, 6)] * 4), many=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_the_bias_gradient_is_computed_by_its_launch(dtype, size, many, seed):
+    dy = signed(np.random.default_rng(seed), size).astype(dtype)
+    dy = in_memory_order(dy)
+    with mock.patch.object(conv2d, "BIAS_GRAIN", 8 if many else conv2d.BIAS_GRAIN), cpu.capture() as graph:
+        db = cpu.conv2d_backward_bias(dy)
+    for _ in range(2):
+        graph.memory.spoil()
+        graph.replay()
+        np.testing.assert_allclose(db, dy.sum((0, 2, 3)), 1e-5, 1e-5)
 
 
 # --- accuracy ------------------------------------------------------------------------------------------------

@@ -154,26 +154,73 @@ def test_a_job_that_a_helper_lost_is_an_error_which_names_the_cause():
 # --- late helpers, several callers ---------------------------------------------------------------------------
 
 
-def test_a_late_helper_is_not_waited_for():
-    release = threading.Event()
+@pytest.fixture
+def late(monkeypatch):
+    """An event that all helpers wait for before they take part in a call, and the kernels that they are done with."""
+    release, done, take_part = threading.Event(), [], threads._help
 
-    def late(team, counts):
-        if threading.current_thread() is not caller:
-            release.wait(30)
+    def help_late(kernel, *rest):
+        release.wait(30)
+        failure = take_part(kernel, *rest)
+        done.append(kernel)
+        return failure
+
+    monkeypatch.setattr(threads, "_help", help_late)
+    yield release, done
+    release.set()
+
+
+def test_a_late_helper_is_not_waited_for(late):
+    with settings.using(threads=4):
+        started = time.monotonic()
+        for _ in range(2):
+            counts = np.zeros(8, np.int64)
+            run(count_jobs, 8, counts, np.zeros(8, np.int64))
+            assert (counts == 1).all()
+        assert time.monotonic() - started < 20
+
+
+@njit(nogil=True)
+def write_before_the_jobs(team, room, counts):
+    room[member(team)] = 7
+    for job in jobs(team):
+        counts[job] += 1
+
+
+def test_a_late_helper_writes_nothing(late):
+    """Its scratch memory may be another call's by then."""
+    release, done = late
+    room, counts = np.zeros(2), np.zeros(8, np.int64)
+    with settings.using(threads=2):
+        run(write_before_the_jobs, 8, room, counts)
+        assert room.tolist() == [7, 0]
+        release.set()
+        for _ in range(1000):
+            if write_before_the_jobs in done:
+                break
+            time.sleep(0.01)
+        assert write_before_the_jobs in done
+        assert room.tolist() == [7, 0]
+
+
+def test_a_helper_on_its_way_to_the_jobs_is_waited_for():
+    """What it writes before them, it has written when the call returns."""
+    entered, written, caller = threading.Event(), [], threading.current_thread()
+
+    def slow(team, counts):
+        if threading.current_thread() is caller:
+            assert entered.wait(10)
+        else:
+            entered.set()
+            time.sleep(0.1)
+            written.append(True)
         count_jobs(team, counts, np.zeros(counts.size, np.int64))
 
-    caller, counts = threading.current_thread(), np.zeros(8, np.int64)
-    try:
-        with settings.using(threads=4):
-            started = time.monotonic()
-            run(late, 8, counts)
-            assert time.monotonic() - started < 20
-            assert (counts == 1).all()
-            again = np.zeros(8, np.int64)
-            run(late, 8, again)  # while all helpers are still away
-            assert (again == 1).all()
-    finally:
-        release.set()
+    counts = np.zeros(8, np.int64)
+    with settings.using(threads=2):
+        run(slow, 8, counts)
+    assert written == [True]
+    assert (counts == 1).all()
 
 
 def test_callers_in_many_threads_at_once():

@@ -22,7 +22,9 @@ with own_cache():
     from .crop import crop_backward_input, crop_forward, crop_sum_forward
     from .cross_entropy import cross_entropy_backward_input, cross_entropy_forward
     from .dropout import dropout_backward_input, dropout_forward
+    from .elementwise import accumulate as accumulate
     from .elementwise import add_forward, relu_backward_input, relu_forward, scale_forward
+    from .graph import capture as capture
     from .lrn import lrn_backward_input, lrn_forward
     from .optimizers import adam_step, adam_steps, sgd_step, sgd_steps
     from .pool2d import (

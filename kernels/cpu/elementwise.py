@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from .. import checks, memory
+from ..layout import in_one_order
 from .layout import flat_views, like
 from .threads import jobs, parts, run, share
 
@@ -71,6 +72,12 @@ def add_forward(x, y):
     total = memory.empty(flat_x.shape, x.dtype)
     run(_add, parts(x.size), flat_x, flat_y, total)
     return like(total, x.shape, order)
+
+
+def accumulate(total, array) -> None:
+    """total += array, in place and in one launch, which a graph can hold."""
+    total, array = in_one_order(total, array)
+    run(_add, parts(total.size), total, array, total)
 
 
 def scale_forward(x, factor):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numba.extending import intrinsic
 from .. import checks, memory
 from ..layout import in_one_order
 from ..reference.optimizers import adam_numbers, sgd_numbers
+from .graph import from_host
 from .threads import jobs, parts, run, share
 
 Calls = Callable[[], list[tuple[Any, ...]]]
@@ -73,39 +75,50 @@ def _adam(team, addresses, ends, rules):
                 w[i] = w[i] - decay_rate * w[i] - step
 
 
-def _launch(kernel: Callable, parameters: list[tuple[list[np.ndarray], tuple]]) -> None:
-    """`kernel` of all `parameters`, (arrays, numbers of the rule), in one launch for each dtype among them."""
-    by_dtype: dict[np.dtype, list] = {}
-    for arrays, rule in parameters:
+def _launch(kernel: Callable, calls: Calls, in_order: Callable, numbers: Callable) -> None:
+    """`kernel` for every one of calls(), tuples of its arguments, in one launch for each dtype among them.
+
+    in_order(*call) = the arrays of a call in one memory order; numbers(...) of the arguments after these = its rule. In
+    a graph the arrays are those of the capture, and each replay has the rules that calls() then gives.
+    """
+    given, by_dtype = calls(), {}
+    for i, call in enumerate(given):
+        arrays = in_order(*call)
         if arrays[0].size:
-            by_dtype.setdefault(arrays[0].dtype, []).append((arrays, rule))
+            by_dtype.setdefault(arrays[0].dtype, []).append((i, arrays))
     for dtype, group in by_dtype.items():
+        places, count = [i for i, _ in group], len(group[0][1])
         addresses = np.array(
-            [[memory.address(one) for one in (w, memory.plain(g), *state)] for (w, g, *state), _ in group]
+            [[memory.address(one) for one in (w, memory.plain(g), *state)] for _, (w, g, *state) in group]
         )
-        ends = np.cumsum([0, *(arrays[0].size for arrays, _ in group)])
-        run(kernel, parts(int(ends[-1])), addresses, ends, np.array([rule for _, rule in group], dtype))
+        ends = np.cumsum([0, *(arrays[0].size for _, arrays in group)])
+        rules = from_host(partial(_rules, numbers, places, count, dtype), given, calls)
+        run(kernel, parts(int(ends[-1])), addresses, ends, rules)
+
+
+def _rules(numbers, places, count, dtype, given) -> np.ndarray:
+    """The rules of the calls at `places` of `given`, a row each; their first `count` arguments are arrays."""
+    return np.array([numbers(*given[i][count:]) for i in places], dtype)
 
 
 def sgd_steps(calls: Calls) -> None:
     """`sgd_step` of every one of calls(), tuples of its arguments, in one launch."""
-    _launch(_sgd, [_sgd_parameter(*call) for call in calls()])
+    _launch(_sgd, calls, _sgd_arrays, sgd_numbers)
 
 
 def adam_steps(calls: Calls) -> None:
     """`adam_step` of every one of calls(), tuples of its arguments, in one launch."""
-    _launch(_adam, [_adam_parameter(*call) for call in calls()])
+    _launch(_adam, calls, _adam_arrays, adam_numbers)
 
 
-def _sgd_parameter(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):
+def _sgd_arrays(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):
     checks.check_sgd(w, g, velocity, form)
-    return in_one_order(w, g, velocity=velocity), sgd_numbers(lr, momentum, weight_decay, form)
+    return in_one_order(w, g, velocity=velocity)
 
 
-def _adam_parameter(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled):
+def _adam_arrays(w, g, mean, square, lr, betas, eps, weight_decay, step, decoupled):
     checks.check_adam(w, g, mean, square, step)
-    rule = adam_numbers(lr, betas, eps, weight_decay, step, decoupled)
-    return in_one_order(w, g, mean=mean, square=square), rule
+    return in_one_order(w, g, mean=mean, square=square)
 
 
 def sgd_step(w, g, velocity, lr, momentum=0.0, weight_decay=0.0, form="pytorch"):

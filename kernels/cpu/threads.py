@@ -12,8 +12,9 @@ A kernel may have several phases, `for job in jobs(team, phase)`, whose jobs nee
 launch, which costs some 30 us, where there would be several.
 
 The caller waits for jobs, not for threads: a helper that is late, because its core is busy elsewhere, costs nothing
-but its help. OpenMP's loops end at a barrier of all threads instead, and were measured to wait a whole 8 ms slice of
-the scheduler there beside a third busy thread. They also take Numba several times longer to compile.
+but its help. It finds the call closed and does not enter the kernel, whose memory others may have got by then. OpenMP's
+loops end at a barrier of all threads instead, and were measured to wait a whole 8 ms slice of the scheduler there
+beside a third busy thread. They also take Numba several times longer to compile.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,17 @@ from numba.extending import intrinsic
 
 from .. import memory
 from ..settings import settings
+from .graph import capturing
 
 # A team is an int64 array; each of its counters has a cache line of its own, NEXT one for each phase. JOBS are the
 # numbers of jobs of the phases, BEFORE those of all earlier ones together: of all phases, in the last place.
-# CALLS is the address of the pool's count of calls, NUMBER what this call made it. The helpers' view of a team is one
-# element longer than the caller's.
+# CALLS is the address of the pool's count of calls, NUMBER what this call made it. ENTERED counts the helpers that were
+# about to enter the kernel, ARRIVED those that have come to its jobs; CLOSED is set when the caller has left it. The
+# helpers' view of a team is one element longer than the caller's.
 PHASES, LINE, NEXT = 3, 8, 0
 DONE, MEMBERS, JOBS, BEFORE, LENGTH = (LINE * (PHASES + i) for i in range(5))
-CALLS, NUMBER = MEMBERS + 1, MEMBERS + 2
+CALLS, NUMBER, ENTERED, ARRIVED, CLOSED = (MEMBERS + i for i in range(1, 6))
+ALL = BEFORE + PHASES  # the place of the number of all jobs
 SPINS = 20_000  # about 0.2 ms: a helper that is as quick as the caller ends within it
 # Elements that are worth a job of their own in a kernel bound by memory: handing one over costs about 10 us.
 GRAIN = 1 << 15
@@ -114,8 +118,11 @@ def member(team):
 def jobs(team, phase=0):
     """The numbers of the phase's jobs that fall to the calling thread, one by one, once all earlier phases are done."""
     helps = team.size > LENGTH
-    if phase == 0 and not helps:
-        team[NUMBER] = _calls(team, 1)
+    if phase == 0:
+        if helps:
+            _fetch_add(team, ARRIVED, 1)
+        else:
+            team[NUMBER] = _calls(team, 1)
     while _load(team, DONE) < team[BEFORE + phase]:
         _pause()
     job = _fetch_add(team, NEXT + LINE * phase, 1)
@@ -123,7 +130,7 @@ def jobs(team, phase=0):
         yield job
         _fetch_add(team, DONE, 1)
         job = _fetch_add(team, NEXT + LINE * phase, 1)
-    if helps and team[BEFORE + phase + 1] == team[BEFORE + PHASES]:
+    if helps and team[BEFORE + phase + 1] == team[ALL]:
         _stay(team, SPINS)
 
 
@@ -135,10 +142,26 @@ def share(team, job, total, phase=0):
 
 
 @njit(cache=True, nogil=True)
+def _arrive(team):
+    """A helper that does not come to the jobs does no more harm than one that does."""
+    _fetch_add(team, ARRIVED, 1)
+
+
+@njit(cache=True, nogil=True)
+def _all_arrived(team, spins):
+    """Whether all helpers that entered have come to the jobs, waiting a little for the last one."""
+    for _ in range(spins):
+        if _load(team, ARRIVED) >= team[ENTERED]:
+            return True
+        _pause()
+    return False
+
+
+@njit(cache=True, nogil=True)
 def _all_done(team, spins):
     """Whether all jobs are done, waiting a little for the last one."""
     for _ in range(spins):
-        if _load(team, DONE) >= team[BEFORE + PHASES]:
+        if _load(team, DONE) >= team[ALL]:
             return True
         _pause()
     return False
@@ -147,6 +170,20 @@ def _all_done(team, spins):
 def parts(elements: int, most: int = 64) -> int:
     """How many jobs the work on so many elements makes, from 1 to `most`: a matter of its size alone."""
     return max(1, min(elements // GRAIN, most))
+
+
+def _help(kernel: Callable, team: np.ndarray, arguments: list[Any]) -> BaseException | None:
+    """Take part in a call, unless the caller has left it; returns why that failed: the caller's to raise."""
+    team[ENTERED] += 1  # before the look at CLOSED, as the caller does it the other way round
+    if team[CLOSED]:
+        _arrive(team)
+        return None
+    try:
+        kernel(team, *arguments)
+    except BaseException as error:
+        _arrive(team)
+        return error
+    return None
 
 
 class _Helper(threading.Thread):
@@ -160,13 +197,8 @@ class _Helper(threading.Thread):
     def run(self) -> None:
         while True:
             kernel, team, arguments, left = self.calls.get()
-            failure = None
-            try:
-                kernel(team, *arguments)
-            except BaseException as error:  # the caller's to raise, if a job was lost by it
-                failure = error
-            left.put(failure)
-            del kernel, team, arguments, left, failure  # or the arrays would live until the next call
+            left.put(_help(kernel, team, arguments))
+            del kernel, team, arguments, left  # or the arrays would live until the next call
 
 
 def _current_core() -> Callable[[], int] | None:
@@ -237,15 +269,22 @@ def run(kernel: Callable, count: int | tuple[int, ...], *arguments: Any) -> None
     """kernel(team, *arguments) on all threads, for `count` jobs, or so many of each phase; returns when all are done.
 
     No more than `settings.threads` threads enter the kernel: `member` is below that number. In a rehearsal of memory
-    none does.
+    none does, and where a graph is captured, none does until its replay.
     """
     counts = count if isinstance(count, tuple) else (count,)
-    total = sum(counts)
-    if total < 1 or memory.rehearsing():
+    if sum(counts) < 1 or memory.rehearsing():
         return
     arguments = [memory.plain(one) if isinstance(one, np.ndarray) else one for one in arguments]
-    helpers = min(settings.threads, max(counts)) - 1
-    members = _team(counts).copy()
+    helpers, graph = min(settings.threads, max(counts)) - 1, capturing()
+    if graph is None:
+        _launch(kernel, _team(counts), helpers, arguments)
+    else:
+        graph.add(partial(_launch, kernel, _team(counts), helpers), arguments)
+
+
+def _launch(kernel: Callable, beginning: np.ndarray, helpers: int, arguments: list[Any]) -> None:
+    """`kernel` on the calling thread and some helpers; `beginning`: the team before it begins."""
+    members = beginning.copy()
     members[CALLS] = _pool.address if helpers > 0 else _alone
     team = members[:LENGTH]
     if helpers < 1:
@@ -253,11 +292,27 @@ def run(kernel: Callable, count: int | tuple[int, ...], *arguments: Any) -> None
         return
     left: queue.SimpleQueue = queue.SimpleQueue()
     _pool.ask(helpers, (kernel, members, arguments, left))
-    kernel(team, *arguments)
-    if not _all_done(team, SPINS) and team[DONE] < total:
-        failures = []
-        for _ in range(helpers):
-            failures.append(left.get())
-            if team[DONE] >= total:
-                return
-        raise RuntimeError(f"{kernel.__name__}: {total - team[DONE]} of {total} jobs were not done") from failures[-1]
+    try:
+        kernel(team, *arguments)
+        if not _all_done(team, SPINS) and team[DONE] < team[ALL]:
+            _wait(kernel, team, helpers, left)
+    finally:
+        _close(team)
+
+
+def _wait(kernel: Callable, team: np.ndarray, helpers: int, left: queue.SimpleQueue) -> None:
+    """Until all jobs are done. Raises RuntimeError where that will never be."""
+    failures = []
+    for _ in range(helpers):
+        failures.append(left.get())
+        if team[DONE] >= team[ALL]:
+            return
+    missing = team[ALL] - team[DONE]
+    raise RuntimeError(f"{kernel.__name__}: {missing} of {team[ALL]} jobs were not done") from failures[-1]
+
+
+def _close(team: np.ndarray) -> None:
+    """Let no helper enter any more, and none be on its way to the jobs: what it has, others may now write to."""
+    team[CLOSED] = 1
+    while team[ARRIVED] < team[ENTERED] and not _all_arrived(team, SPINS):
+        pass

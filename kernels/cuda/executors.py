@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import source
-from .graph import CaptureModule, CupyGraph, Graph, SimGraph
+from .graph import CaptureModule, CudaGraph, CupyGraph, SimGraph
 from .parts import GET_CUPY, GET_DRIVER, GET_NVRTC
 from .sim import build
 from .sim.findings import Finding, SanitizerError
@@ -41,7 +41,7 @@ class Executor(Protocol):
 
     name: str
     xp: ModuleType
-    graph: Graph | None
+    graph: CudaGraph | None
 
     def kernel(self, file: str, expression: str) -> Any:
         """The kernel `expression`, a C++ template-id such as "conv2d_forward<float>", of `file`: a path inside
@@ -55,7 +55,7 @@ class Executor(Protocol):
         type. Raises ExecutorError for anything else, by the argument's name.
         """
 
-    def capture(self) -> AbstractContextManager[Graph]:
+    def capture(self) -> AbstractContextManager[CudaGraph]:
         """Within the block launches run nothing, but become a graph. What they need is compiled, or launched, before.
 
         Raises ExecutorError where the device cannot capture what happens in it.

@@ -1,12 +1,4 @@
-"""A graph: the launches of a step, captured once and replayed as a whole.
-
-    with on.capture() as graph:     # an executor's; nothing runs
-        ...                         # launches, on arrays that are there before or are allocated by on.xp.empty
-    graph.replay()                  # all of it, as often as wanted
-
-Addresses, and what a launch is given by value, are those of the capture. So what changes from replay to replay lies in
-device memory: in arrays that are written to before it, or in those of `launch.from_host`. Whatever a capture allocates
-belongs to its graph, and holds garbage when a replay begins. Nothing but launches may compute on it.
+"""Graphs of CUDA launches (`kernels/graph.py`): an executor's `capture` makes one, of what is allocated by on.xp.empty.
 
 On a GPU this is a CUDA graph, by stream capture (CUDA C++ Programming Guide, "CUDA Graphs"). On the host it is a list
 of launches, and its garbage is NaN: what a CUDA graph would leave out or freeze makes the results wrong here too.
@@ -21,22 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from ..graph import Graph
 from .source import ExecutorError
 
 
-class Graph:
-    """Base of both: what lies in the graph's memory and comes from the host."""
+class CudaGraph(Graph):
+    """Base of both: also what the capture brings into memory once."""
 
     def __init__(self, xp: ModuleType) -> None:
-        self._xp = xp
-        self._made: list[tuple[Any, Callable[[], np.ndarray]]] = []
+        super().__init__(xp)
         self._constants: list[tuple[Any, np.ndarray]] = []
-
-    def made(self, make: Callable[[], np.ndarray]) -> Any:
-        """An array that holds make() in every replay: of the same shape each time, called just before."""
-        values = make()
-        self._made.append((self._xp.empty(values.shape, values.dtype), make))
-        return self._made[-1][0]
 
     def constant(self, values: np.ndarray) -> Any:
         """An array that holds `values` in every replay."""
@@ -48,17 +34,8 @@ class Graph:
         for array, values in self._constants:
             array[...] = self._xp.asarray(values)
 
-    def replay(self) -> None:
-        """Run all launches of the capture, after whatever the device was told before."""
-        for array, make in self._made:
-            array[...] = self._xp.asarray(make())
-        self._launch()
 
-    def _launch(self) -> None:
-        raise NotImplementedError
-
-
-class CupyGraph(Graph):
+class CupyGraph(CudaGraph):
     """A CUDA graph. Its memory comes from a pool of its own, which lives as long as it does."""
 
     def __init__(self, xp: ModuleType) -> None:
@@ -70,7 +47,7 @@ class CupyGraph(Graph):
         self.captured.launch()  # on the current stream: after all copies to its inputs, before all reads
 
 
-class SimGraph(Graph):
+class SimGraph(CudaGraph):
     """The launches in order, each with the arguments of the capture."""
 
     def __init__(self) -> None:
