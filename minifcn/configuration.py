@@ -102,9 +102,9 @@ class TrainConfig:
     )
     graph: bool | None = _setting(
         None,
-        "replay steps as one CUDA graph (default: on where --device is cuda and batches have one shape: --crop, or a "
-        "--batch above 1 without --scale; never with --clip-norm, task classify, alexnet's fixed upsampling); cuda-sim "
-        "rehearses it",
+        "replay steps as one graph of launches (default: on where --device is cpu or cuda and batches have one shape: "
+        "--crop, or a --batch above 1 without --scale; never with --clip-norm, task classify, alexnet's fixed "
+        "upsampling); cuda-sim rehearses it",
     )
     absent: str = _setting("nanmean", "rule for classes that do not occur, in mean scores", tuple(metrics.ABSENT))
     evaluate_every: int = _setting(1, "epochs between evaluations")
@@ -162,8 +162,8 @@ class TrainConfig:
 
     def _graph_needs(self) -> str | None:
         """What stands against steps as one graph; None where nothing does."""
-        if self.device not in ("cuda", "cuda-sim"):
-            return f"needs device cuda or cuda-sim, not {self.device!r}"
+        if self.device == "reference":
+            return "needs device cpu, cuda or cuda-sim, not 'reference'"
         if self.clip_norm is not None:
             return f"cannot be combined with clip_norm (={self.clip_norm}), which waits for the gradient's norm"
         if self.task == "classify":
@@ -183,7 +183,7 @@ class TrainConfig:
         if self.graph is not None:
             return self.graph
         one_shape = self.crop is not None or (self.batch > 1 and self.scale is None)
-        return self.device == "cuda" and one_shape and self._graph_needs() is None
+        return self.device != "cuda-sim" and one_shape and self._graph_needs() is None
 
     def to_toml(self) -> str:
         return tomli_w.dumps({name: value for name, value in asdict(self).items() if value is not None})

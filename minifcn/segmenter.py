@@ -12,6 +12,7 @@ from . import checkpoint, models
 from .data import Dataset, Normalization
 from .device import Device
 from .errors import CheckpointError, DataError
+from .labelgraph import LabelGraph
 from .metrics import ConfusionMatrix
 from .models import FCN
 from .tensor import Tensor, no_grad
@@ -34,6 +35,7 @@ class Segmenter:
     ) -> None:
         self.network, self.normalization = network, normalization
         self.classes, self.palette = tuple(classes), np.asarray(palette, np.uint8)
+        self.graph: LabelGraph | None = None  # of images of the size that was labelled last, on the CPU
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | Device = "cpu") -> Segmenter:
@@ -75,7 +77,18 @@ class Segmenter:
             return tiled(self._labels, self.network, image, self.tile) if self.tile else self._labels(image)
 
     def _labels(self, image: np.ndarray) -> np.ndarray:
-        return self.network.labels(self.input(image[None]))[0].astype(np.uint8, copy=False)
+        x = self.input(image[None])
+        if x.device != "cpu" or x.place.replacements or not self.network.only_launches:
+            labels = self.network.labels(x)
+        else:
+            if self.graph is None or self.graph.network is not self.network:
+                self.graph = LabelGraph(self.network)
+            labels = self.graph(x)
+        return labels[0].astype(np.uint8, copy=False)
+
+    def release(self) -> None:
+        """Let go of the memory that is kept for the next image of the same size."""
+        self.graph = None
 
     def check_classes(self, dataset: Dataset) -> None:
         """Raise CheckpointError unless the data set has this network's number of classes."""

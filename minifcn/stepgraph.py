@@ -1,7 +1,8 @@
 """A step of training as one graph: a hundred small launches, captured once and then replayed as a whole.
 
-Launching takes Python longer than a small kernel takes a GPU. In steps of one shape only a few numbers change; they lie
-in memory of the device, at addresses that the graph knows, and are written there before each replay:
+Launching takes Python longer than a small kernel takes a GPU, and a fifth of a small network's step on a CPU. In steps
+of one shape only a few numbers change; they lie in memory of the device, at addresses that the graph knows, and are
+written there before each replay:
 
     images, labels      of each batch
     the share           dL/dl of a pixel's loss l, which the normalisation of the loss decides: [N, H, W], all equal
@@ -19,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from .device import CudaDevice
 from .errors import MinifcnError
 from .kernels.checks import check_target
+from .kernels.settings import settings
 from .models.trunk import Trunk
 from .nn.module import Parameter, refuse_frozen
 from .ops.cross_entropy import IGNORE_INDEX, Labels
@@ -46,10 +47,11 @@ class Inputs:
 class StepGraph:
     """A step of `optimizer` over the mean gradient of some batches, whose number and shapes the first call decides.
 
-    The first call launches its kernels one by one, which compiles them; the second one captures them.
+    The first call launches its kernels one by one, which compiles them; the second one captures them, and so does one
+    under other settings, or after `release`.
     loss(images, labels, class_weights, reduction): as `FCN.loss`; class_weights [C] or None, reduction, seed (of
     dropout): of every step. Bits are those of the same step launch by launch. Raises MinifcnError for a device other
-    than cuda and cuda-sim.
+    than cpu, cuda and cuda-sim.
     """
 
     def __init__(
@@ -62,8 +64,8 @@ class StepGraph:
         seed: int = 0,
     ) -> None:
         self.place = next(iter(optimizer.parameters.values())).place
-        if not isinstance(self.place, CudaDevice):
-            raise MinifcnError(f"a step as one graph needs device cuda or cuda-sim, not {self.place.name}")
+        if not self.place.captures:
+            raise MinifcnError(f"a step as one graph needs device cpu, cuda or cuda-sim, not {self.place.name}")
         self.network, self.optimizer, self.loss, self.seed = network, optimizer, loss, seed
         self.class_weights, self.reduction = class_weights, reduction
         self.forms: list[tuple[Any, ...]] | None = None  # of the batches of every call
@@ -92,13 +94,13 @@ class StepGraph:
             self.forms = forms
         if forms != self.forms:
             raise MinifcnError(f"a graph of steps over {self.forms} was given batches of {forms}")
-        self._write(batches, step)
         self.optimizer.advance(lr)
         if self.gradients is None:
+            self._write(batches, step)
             self._forget()
             self._launch()
         else:
-            self._replay()
+            self._replay(batches, step)
         return [batch.rule.reduced(losses) for batch, losses in zip(batches, self.losses, strict=True)]
 
     def _allocate(self, batches: Sequence[Inputs]) -> None:
@@ -120,17 +122,26 @@ class StepGraph:
         dy = np.asarray(1 / len(batches), self.network.dtype)
         for i, batch in enumerate(batches):
             self.counters[i].fill((step * len(batches) + i) & 0xFFFFFFFF)
-            self.images[i][...] = batch.images
-            self.labels[i][...] = batch.rule.target
+            for own, given in ((self.images[i], batch.images), (self.labels[i], batch.rule.target)):
+                if self.graph is None:
+                    own[...] = given
+                else:
+                    self.graph.feed(own, given)
             self.shares[i].fill(batch.rule.share(dy))
+
+    def release(self) -> None:
+        """Let go of the graph's memory, and of the step's gradients: the next call captures anew."""
+        self.graph = None
+        self._forget()
 
     def _forget(self) -> None:
         """Let go of all that the step before has left."""
-        self.network.train().zero_grad()
+        self.network.zero_grad()
         self.losses, self.gradients = [], []
 
     def _launch(self) -> None:
         """One step, launch by launch: what is captured."""
+        self.network.train()
         for images, labels, share, counter in zip(self.images, self.labels, self.shares, self.counters, strict=True):
             self.network.at_step(self.seed, counter)
             losses = self.loss(Tensor(images, device=self.place), labels, self.weights, "none")
@@ -140,13 +151,14 @@ class StepGraph:
         self.optimizer.update()
         self.gradients = [(parameter, parameter.grad) for parameter in self.network.parameters()]
 
-    def _replay(self) -> None:
+    def _replay(self, batches: Sequence[Inputs], step: int) -> None:
         """One step as a graph; the second one is captured."""
-        if self.graph is None:
-            self._forget()
-            with self.place.executor.capture() as graph:
+        if self.graph is None or self.state != settings.state():
+            self.release()
+            with self.place.capture() as graph:
                 self._launch()
-            self.graph = graph
+            self.graph, self.state = graph, settings.state()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
+        self._write(batches, step)
         self.graph.replay()

@@ -276,6 +276,7 @@ class Run:
     def _launch(self, batches: list[Batch], lr: float) -> list[float]:
         """The losses of `batches`, in a step kernel by kernel."""
         standing, config = self.standing, self.config
+        self._lend_memory()
         self.network.train()
         self.network.zero_grad()
         losses = []
@@ -292,6 +293,11 @@ class Run:
         self.optimizer.step(lr)
         return losses
 
+    def _lend_memory(self) -> None:
+        """On the CPU, what is not replayed works in the graph's memory: to capture it again takes some milliseconds."""
+        if self.step_graph is not None and self.device.name == "cpu":
+            self.step_graph.release()
+
     def _expect_finite(self, loss: float, batch: Batch) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
@@ -307,10 +313,12 @@ class Run:
         standing.epoch, standing.batch, standing.losses = standing.epoch + 1, 0, []
         if standing.epoch % self.config.evaluate_every and not self.finished:
             return
+        self._lend_memory()
         with self.network.frozen():
             confusions = self.predictor.confusions(self.val_set)
             counts = sum_confusion(self._counted(confusions), len(self.val_set.classes)).counts
             samples = self._sample_sheet()
+        self.predictor.release()
         scores = metrics.scores(counts, self.config.absent)
         row = {
             "epoch": standing.epoch,

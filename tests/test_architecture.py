@@ -25,7 +25,7 @@ ROWS = [
     {"nn"},
     {"models"},
     {"attribution", "checkpoint", "data", "metrics", "optim", "receptive"},
-    {"stepgraph", "tiling"},
+    {"labelgraph", "stepgraph", "tiling"},
     {"segmenter", "transfer", "viz", "weights"},
     {"configuration", "recognizer"},
     {"tasks"},

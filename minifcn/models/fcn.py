@@ -171,12 +171,27 @@ class FCN(Trunk):
 
     def labels(self, images: Tensor) -> np.ndarray:
         """The class with the largest score of every pixel, [N, H, W], uint8 up to 256 classes; it has no gradient."""
+        return self.as_labels(self.labels_or_logits(images))
+
+    def labels_or_logits(self, images: Tensor) -> Any:
+        """An array of the device: labels [N, H, W] where a kernel chooses them, else logits [N, classes, H, W]."""
         window = self._window()
         with no_grad():
             if window is None:
-                return self(images).numpy().argmax(axis=1).astype(label_dtype(self.classes))
+                return self(images).data
             x = self._scores(images)
-        return x.place.to_host(x.place.kernel("upsample_argmax")(x.data, *window, images.shape[2:]))
+            return x.place.kernel("upsample_argmax")(x.data, *window, images.shape[2:])
+
+    def as_labels(self, found: Any) -> np.ndarray:
+        """Labels [N, H, W] on the host, of what `labels_or_logits` returned."""
+        found = next(iter(self.parameters())).place.to_host(found)
+        return found if found.ndim == 3 else found.argmax(axis=1).astype(label_dtype(self.classes))
+
+    @property
+    def only_launches(self) -> bool:
+        """Whether its passes are launches alone, which a graph can hold: not where maps are upsampled by matrices."""
+        layers = [module for _, module in self.named_modules() if isinstance(module, BilinearUpsample)]
+        return all(layer.window == geometry.bilinear_window(layer.factor) for layer in layers)
 
     def _window(self) -> tuple[int, int, int] | None:
         """(factor, padding, offset) of the last upsampling, None where it is not the bilinear one of the kernels."""

@@ -1,4 +1,4 @@
-"""A step as one graph: the bits of the step launch by launch; what a CUDA graph would freeze or leave out shows."""
+"""A step as one graph: the bits of the step launch by launch; what a graph would freeze or leave out shows."""
 
 import functools
 import json
@@ -9,24 +9,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minifcn import cli, device, models, optim
+from minifcn import cli, device, models, ops, optim
 from minifcn.bench.networks import OwnNetwork
 from minifcn.bench.work import Network
 from minifcn.configuration import TrainConfig
-from minifcn.device import CudaDevice
+from minifcn.device import Device, get_device
 from minifcn.errors import MinifcnError, TrainingError
 from minifcn.kernels import cuda
 from minifcn.kernels.checks import ShapeError
+from minifcn.kernels.cpu import graph as cpu_graph
+from minifcn.kernels.cpu import optimizers as cpu_optimizers
 from minifcn.kernels.cuda import launch, optimizers
 from minifcn.kernels.cuda.executors import ExecutorError
+from minifcn.kernels.graph import Graph
+from minifcn.kernels.memory import CaptureError
 from minifcn.models.trunk import Trunk
 from minifcn.stepgraph import StepGraph
 from minifcn.tensor import Tensor
 from minifcn.training import Run
 
-from ..devices import on_devices
-from . import fakecupy
+from .cuda import fakecupy
+from .devices import on_devices
 
+on_host = pytest.mark.parametrize("place", on_devices("cpu", "cuda-sim"))
 on_simulator = pytest.mark.parametrize("place", on_devices("cuda-sim"))
 # 7 images an epoch, drawn anew: steps of batches [2, 2] and [2, 1], so that every other one is of another shape.
 SMALL = {
@@ -39,7 +44,6 @@ SMALL = {
     "epoch_images": 7,
     "steps": 12,
     "evaluate_every": 99,
-    "device": "cuda-sim",
     "lr": 0.02,
     "weight_decay": 0.01,
 }
@@ -54,12 +58,25 @@ RUNS = {
         "batch": 3,
     },
     "class weights": {"class_weights": WEIGHTS},
+    "full steps": {"class_weights": WEIGHTS, "epoch_images": 8},
     "adam": {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "drop_every": 3},
     "adamw, float64": {"optimizer": "adamw", "lr": 1e-3, "dtype": "float64", "class_weights": WEIGHTS},
     "learned, at once": {"deconv": "learned", "model": "fcn8s-at-once", "reduction": "full"},
     "bfloat16": {"precision": "bfloat16", "width": 0.25},
     "alexnet": {"backbone": "alexnet", "model": "fcn32s", "deconv": "learned", "width": 0.05, "steps": 6, "lr": 1e-3},
 }
+
+
+@pytest.fixture(autouse=True)
+def _garbage(monkeypatch):
+    """All memory of a graph on the CPU begins each replay as NaN, as that of one on the simulator does by itself."""
+    launch_all = cpu_graph.CpuGraph._launch
+
+    def spoiled(graph):
+        graph.memory.spoil()
+        launch_all(graph)
+
+    monkeypatch.setattr(cpu_graph.CpuGraph, "_launch", spoiled)
 
 
 def trained(folder, **settings):
@@ -96,21 +113,26 @@ def folder(tmp_path_factory):
 # --- whole trainings ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", on_devices("cuda-sim", "cuda"))
+@pytest.mark.parametrize("place", on_devices("cpu", "cuda-sim", "cuda"))
 @pytest.mark.parametrize("name", list(RUNS))
 def test_a_training_has_the_bits_of_one_without(place, name, folder, tmp_path):
+    if RUNS[name].get("precision") and place == "cpu":
+        pytest.skip("the CPU has no other precision")
     expected, losses = launched(folder, name, place)
     run, found = trained(tmp_path / "run", **RUNS[name], device=place, graph=True)
     assert found == losses
     assert len(set(losses)) == len(losses) == run.total_steps
     assert same(run, expected)
-    assert run.step_graph.graph is not None
     assert expected.step_graph is None
+    if place == "cpu":  # the evaluation, and steps of another shape, work in the memory of a graph on the CPU
+        assert run.step_graph.graph is None
+    else:
+        assert run.step_graph.graph is not None
     if place == "cuda-sim":
         assert len(run.step_graph.graph.launches) > 50
 
 
-@on_simulator
+@on_host
 def test_a_step_of_another_shape_is_launched(place, tmp_path, monkeypatch):
     """Of 12 steps six are full: the first is launched from the graph's inputs, the second captured, five replayed."""
     counted = {"calls": 0, "replays": 0}
@@ -124,14 +146,14 @@ def test_a_step_of_another_shape_is_launched(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(StepGraph, "__call__", counting("calls", StepGraph.__call__))
     monkeypatch.setattr(StepGraph, "_replay", counting("replays", StepGraph._replay))
-    trained(tmp_path / "run", graph=True)
+    trained(tmp_path / "run", graph=True, device=place)
     assert counted == {"calls": 6, "replays": 5}
 
 
-@on_simulator
+@on_host
 def test_the_graph_is_for_full_steps_of_one_shape(place, tmp_path):
     """Also where a resumed run begins with a smaller one."""
-    run = Run.start(tmp_path / "run", TrainConfig(**SMALL, graph=True))
+    run = Run.start(tmp_path / "run", TrainConfig(**SMALL, graph=True, device=place))
     sizes = {"full": (2, 3, 16, 24), "short": (1, 3, 16, 24), "other": (2, 3, 16, 16)}
 
     def fits(*names):
@@ -146,11 +168,11 @@ def test_the_graph_is_for_full_steps_of_one_shape(place, tmp_path):
     assert fits("full", "full")
 
 
-@on_simulator
+@on_host
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_resumed_training_has_the_bits_of_one_without(place, stop, folder, tmp_path):
-    expected, losses = launched(folder, "class weights", "cuda-sim")
-    run = Run.start(tmp_path / "run", TrainConfig(**SMALL | RUNS["class weights"], graph=True))
+    expected, losses = launched(folder, "class weights", place)
+    run = Run.start(tmp_path / "run", TrainConfig(**SMALL | RUNS["class weights"], graph=True, device=place))
     run.train(stop=lambda: run.standing.step == stop)
     again = Run.resume(tmp_path / "run")
     assert again.config.graph is True
@@ -183,28 +205,48 @@ def constant(on, make):
     return on.xp.asarray(make()) if on.graph is None else on.graph.constant(make().copy())
 
 
+def constant_on_the_cpu(make, given, later):
+    """`graph.from_host` by value."""
+    return make(given)
+
+
+def nothing_new(self, array, values):
+    """`Graph.feed` that leaves what was there."""
+
+
 FREEZING = {
-    "a dropout step by value": (Trunk, "at_step", at_a_fixed_step),
-    "rates by value": (optimizers, "from_host", constant),
-    "shares by value": (StepGraph, "_write", with_the_shares_of_the_first_step),
+    "a dropout step by value": [(Trunk, "at_step", at_a_fixed_step)],
+    "rates by value": [(optimizers, "from_host", constant), (cpu_optimizers, "from_host", constant_on_the_cpu)],
+    "shares by value": [(StepGraph, "_write", with_the_shares_of_the_first_step)],
+    "images of the capture": [(cpu_graph.CpuGraph, "feed", nothing_new), (Graph, "feed", nothing_new)],
 }
 
 
-@on_simulator
+@on_host
 @pytest.mark.parametrize("fault", list(FREEZING))
 def test_what_is_frozen_shows(place, fault, folder, tmp_path, monkeypatch):
-    _, losses = launched(folder, "class weights", "cuda-sim")
-    monkeypatch.setattr(*FREEZING[fault])
-    _, found = trained(tmp_path / "run", **RUNS["class weights"], graph=True)
+    _, losses = launched(folder, "full steps", place)
+    for target in FREEZING[fault]:
+        monkeypatch.setattr(*target)
+    _, found = trained(tmp_path / "run", **RUNS["full steps"], graph=True, device=place)
     assert found[0] == losses[0]
     assert found != losses
 
 
-@on_simulator
+@on_host
 def test_what_is_left_out_shows(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(CudaDevice, "add", lambda self, a, b: a + b)
+    monkeypatch.setattr(Device, "add", lambda self, a, b: a + b)
     with pytest.raises(TrainingError, match="the loss became nan"):
-        trained(tmp_path / "run", graph=True)
+        trained(tmp_path / "run", graph=True, device=place)
+
+
+def test_an_array_that_numpy_would_bring_into_order_is_refused():
+    """On the CPU, where NumPy computes on arrays of the graph without a word."""
+    place, x = get_device("cpu"), np.zeros((1, 4, 4, 8), np.float32)
+    with pytest.raises(CaptureError, match=r"bringing an array .* into order is not a launch"), place.capture():
+        place.kernel("relu_forward")(x[:, ::2])
+    with pytest.raises(CaptureError, match=r"the copy of a map .* is not a launch"), place.capture():
+        ops.reshape(Tensor(x.transpose(0, 3, 1, 2)), (1, 32, 4))
 
 
 # --- what a graph of steps refuses ------------------------------------------------------------------------------------
@@ -224,11 +266,11 @@ def batch(size=(8, 8), label=1, seed=0):
     return rng.standard_normal((1, 3, *size)).astype(np.float32), np.full((1, *size), label, np.int64)
 
 
-@on_simulator
+@on_host
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_gradients_are_those_of_the_step(place, reduction):
     """And those of an ordinary step in between are not touched."""
-    (network, optimizer), (other, slow) = tiny(), tiny()
+    (network, optimizer), (other, slow) = tiny(place), tiny(place)
     step = StepGraph(network, optimizer, loss_of(network), None, reduction, seed=3)
     for number in range(4):
         images, labels = batch(seed=number)
@@ -244,9 +286,9 @@ def test_gradients_are_those_of_the_step(place, reduction):
         network.zero_grad()
 
 
-@on_simulator
+@on_host
 def test_misuse_is_named(place):
-    network, optimizer = tiny()
+    network, optimizer = tiny(place)
     step = StepGraph(network, optimizer, loss_of(network))
     with pytest.raises(ShapeError, match=r"label \(=3\) of image 0, row 0, column 0 must be a class from 0 to 2"):
         step.inputs(*batch(label=3))
@@ -261,15 +303,14 @@ def test_misuse_is_named(place):
         step([step.inputs(*batch())], 3, 0.1)
     assert all(np.array_equal(array, before[name]) for name, array in network.state_dict().items())
     assert optimizer.steps == 3
-    with pytest.raises(MinifcnError, match="needs device cuda or cuda-sim, not cpu"):
-        StepGraph(*tiny("cpu"), None)
+    with pytest.raises(MinifcnError, match="needs device cpu, cuda or cuda-sim, not reference"):
+        StepGraph(*tiny("reference"), None)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"device": "cpu"}, r"graph \(=True\) needs device cuda or cuda-sim, not 'cpu'"),
-        ({"device": "reference"}, "not 'reference'"),
+        ({"device": "reference"}, r"graph \(=True\) needs device cpu, cuda or cuda-sim, not 'reference'"),
         ({"device": "cuda", "clip_norm": 5.0}, r"clip_norm \(=5.0\), which waits for the gradient's norm"),
         ({"device": "cuda", "task": "classify"}, "not for task 'classify'"),
         ({"device": "cuda", "backbone": "alexnet", "model": "fcn32s"}, "'alexnet' with deconv 'fixed'"),
@@ -292,6 +333,8 @@ def test_settings_that_a_graph_refuses(settings, words):
         ({"scale": (0.5, 2.0), "crop": (64, 64)}, True),
         ({"graph": False}, False),
         ({"batch": 1, "graph": True}, True),
+        ({"device": "cpu"}, True),
+        ({"device": "cpu", "batch": 1}, False),
         ({"device": "cuda-sim"}, False),
         ({"device": "cuda-sim", "graph": True}, True),
     ],
@@ -308,21 +351,23 @@ def test_the_setting_is_kept(graph, tmp_path):
     assert TrainConfig.from_toml(tmp_path / "config.toml") == config
 
 
-@on_simulator
+@on_host
 def test_the_command(place, tmp_path, capsys):
-    options = ["train", "--device", "cuda-sim", "--data", "scenes:32x32", "--crop", "16,24", "--width", "0.05"]
+    options = ["train", "--device", place, "--data", "scenes:32x32", "--crop", "16,24", "--width", "0.05"]
     options += ["--steps", "3", "--batch", "1", "--no-ledger", "--run", str(tmp_path / "run")]
     assert cli.main([*options, "--graph"]) == 0
-    assert "3 steps on device cuda-sim, replayed as one graph" in " ".join(capsys.readouterr().out.split())
+    assert f"3 steps on device {place}, replayed as one graph" in " ".join(capsys.readouterr().out.split())
     assert TrainConfig.from_toml(tmp_path / "run" / "config.toml").graph is True
-    assert cli.main(["train", "--graph", "--run", str(tmp_path / "other")]) == 2
-    assert "graph (=True) needs device cuda or cuda-sim, not 'cpu'" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["train", "--device", "reference", "--graph", "--run", str(tmp_path / "other")]) == 2
+    assert "graph (=True) needs device cpu, cuda or cuda-sim, not 'reference'" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 # --- the benchmark ----------------------------------------------------------------------------------------------------
 
 
-@on_simulator
+@on_host
 def test_a_benchmark_takes_the_same_steps(place, capsys):
     one = Network("step", "fcn32s", size=(8, 8), batch=1, classes=3, sets=2)
     own, other = (OwnNetwork(replace(one, graph=graph), place) for graph in (True, False))
@@ -330,8 +375,8 @@ def test_a_benchmark_takes_the_same_steps(place, capsys):
     assert losses == [other.call(number).item() for number in range(3)]
     assert len(set(losses)) == 3
     assert own.graph.graph is not None
-    assert cli.main(["bench", "step", "--graph", "--device", "cpu"]) == 2
-    assert "--graph needs --device cuda or cuda-sim, not cpu" in capsys.readouterr().err
+    assert cli.main(["bench", "step", "--graph", "--device", "reference"]) == 2
+    assert "--graph needs a device that has graphs of launches, not reference" in capsys.readouterr().err
 
 
 # --- the other executor -----------------------------------------------------------------------------------------------
@@ -366,7 +411,7 @@ def test_by_stream_capture(place, name, folder, tmp_path):
 @on_simulator
 @pytest.mark.usefixtures("_fake_gpu")
 def test_what_cannot_be_captured_is_named(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(CudaDevice, "add", lambda self, a, b: self.asarray(np.array(a + b)))
+    monkeypatch.setattr(Device, "add", lambda self, a, b: self.asarray(np.array(a + b)))
     with pytest.raises(ExecutorError, match=r"device 'cuda' cannot capture these launches .*StreamCaptureUnsupported"):
         trained(tmp_path / "run", device="cuda")
     assert fakecupy.CURRENT.launches is None
