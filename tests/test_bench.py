@@ -756,6 +756,20 @@ def test_a_kernel_runs_inside_the_network(mine, capsys):
 
 
 @pytest.mark.usefixtures("_fused_head")
+@pytest.mark.parametrize("task", ["step", "infer"])
+def test_ours_is_replayed_on_the_cpu_and_replays_are_proven(task, mine, capsys, monkeypatch):
+    assert cli.main(["bench", task, *NETWORK]) == 0
+    assert "minifcn + graph" in capsys.readouterr().out
+    assert cli.main(["bench", task, *NETWORK, "--no-graph"]) == 0
+    assert "graph" not in capsys.readouterr().out
+    assert cli.main(["bench", task, *NETWORK, "--graph", "--kernel", f"conv2d_forward={mine}:fine"]) == 2
+    assert "--graph cannot be combined with --kernel" in capsys.readouterr().err
+    monkeypatch.setattr("minifcn.kernels.cpu.graph.CpuGraph.feed", lambda graph, array, values: None)
+    assert cli.main(["bench", task, *NETWORK]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_fused_head")
 @pytest.mark.parametrize("baseline", [None, pytest.param("torch-tuned", marks=[needs_torch, pytest.mark.torch])])
 def test_step_and_infer(tmp_path, capsys, baseline):
     chosen = ["--baseline", baseline] if baseline else []

@@ -2,8 +2,9 @@
 
 Before it is timed, with dropout off: logits, loss and every gradient are held against float64. That is PyTorch's in
 float64 where there is a PyTorch, else our own in float64 with exact convolutions. A step is forward, loss, backward and
-SGD with momentum and weight decay, dropout on, on CUDA by choice replayed as one graph; an inference is images to class
-labels, with constant weights.
+SGD with momentum and weight decay, dropout on; an inference is images to class labels, with constant weights. Both are
+replayed as one graph where `minifcn train` and `minifcn predict` do so, and then the graph is what is held against
+float64.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .. import models
 from ..device import get_device, replaced
 from ..errors import MinifcnError
 from ..kernels.settings import settings
+from ..labelgraph import LabelGraph
+from ..nn import Dropout
 from ..optim import SGD
 from ..stepgraph import StepGraph
 from ..tensor import Tensor, no_grad
@@ -30,6 +33,7 @@ from .rounds import NETWORK, Contestant, take
 from .work import Network
 
 IGNORE = 255
+REPLAYED = 3  # so many calls, on sets of their own, until one is a mere replay: launched, captured, replayed
 # Of a whole network: rounding adds up over its layers, and a few pixels change sides at a kink of ReLU or pooling.
 TOLERANCES = {
     "float32": {"logits": 1e-4, "loss": 1e-5, "gradient": 1e-2},
@@ -52,7 +56,8 @@ class OwnNetwork:
         if work.task == "infer":
             self.network.eval().freeze()
         self.optimizer = SGD(dict(self.network.named_parameters()), work.MOMENTUM, work.WEIGHT_DECAY)
-        self.graph = StepGraph(self.network, self.optimizer, self._loss) if work.graph else None
+        self.graph = StepGraph(self.network, self.optimizer, self._loss) if work.graph and work.task == "step" else None
+        self.labels = LabelGraph(self.network) if work.graph and work.task == "infer" else self.network.labels
         prepared = self._set if self.graph is None else lambda number: self.graph.inputs(*self._drawn(number))
         self.sets = [prepared(inputs.TIMED + number) for number in range(work.sets)] if data else []
         self.steps = 0
@@ -86,7 +91,7 @@ class OwnNetwork:
 
     def infer(self, number: int) -> Any:
         with no_grad():
-            return self.network.labels(self.sets[number % len(self.sets)][0])
+            return self.labels(self.sets[number % len(self.sets)][0])
 
     def call(self, number: int) -> Any:
         return self.step(number) if self.work.task == "step" else self.infer(number)
@@ -97,23 +102,40 @@ class OwnNetwork:
 
     def proof(self, number: int) -> dict[str, np.ndarray]:
         """Logits, and for a step loss and every gradient, else labels, of set `number`, dropout off."""
-        images, target = self._set(number)
+        images, _ = self._set(number)
         self.network.eval()
         with no_grad():
             found = {"logits": self.network(images).numpy()}
         if self.work.task == "step":
-            self.network.zero_grad()
-            loss = self._loss(images, target, None, "mean")
-            loss.backward()
-            found["loss"] = np.asarray(loss.numpy())
+            found["loss"] = (self._loss_by_graph if self.graph else self._loss_and_gradients)(number)
             found |= {name: parameter.grad.numpy() for name, parameter in self.network.named_parameters()}
             self.network.zero_grad()
             self.network.train()
         else:
-            with no_grad():
-                labels = self.network.labels(images)
+            for other in range(REPLAYED - 1, 0, -1):
+                self.labels(self._set(number + other)[0])
+            labels = self.labels(images)
             found["labels"] = labels.numpy() if isinstance(labels, Tensor) else self.place.to_host(labels)
         return found
+
+    def _loss_and_gradients(self, number: int) -> np.ndarray:
+        """The loss of set `number`; the parameters have their gradients."""
+        self.network.zero_grad()
+        loss = self._loss(*self._set(number), None, "mean")
+        loss.backward()
+        return np.asarray(loss.numpy())
+
+    def _loss_by_graph(self, number: int) -> np.ndarray:
+        """The same by replay, in a step of rate 0 that leaves the weights as they are."""
+        dropouts = [module for _, module in self.network.named_modules() if isinstance(module, Dropout)]
+        graph = StepGraph(self.network, SGD(self.optimizer.parameters), self._loss)
+        for module in dropouts:
+            module.p = 0.0
+        for step in range(REPLAYED):
+            (loss,) = graph([graph.inputs(*self._drawn(number + REPLAYED - 1 - step))], step, 0.0)
+        for module in dropouts:
+            module.p = self.work.dropout
+        return np.asarray(self.place.to_host(loss))
 
 
 def _kind(name: str) -> str:

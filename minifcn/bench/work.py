@@ -125,7 +125,7 @@ class Network:
     dropout: float = 0.5
     sets: int = 4  # batches of images, used in turn
     precision: str = "float32"  # of products, on both sides
-    graph: bool = False  # whether our side replays its steps as one graph
+    graph: bool = False  # whether our side replays its calls as one graph
 
     LR, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 

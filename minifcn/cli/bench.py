@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(sub, BUDGETS[name])
     for sub in (step, infer):
         sub.add_argument("--no-memory", action="store_true", help="leave out the peak memory of fresh processes")
-    step.add_argument("--graph", action="store_true", help="ours replayed as one graph, on cuda and cuda-sim")
+        sub.add_argument(
+            "--graph",
+            action=argparse.BooleanOptionalAction,
+            help="ours replayed as one graph; never with --kernel (default: on cpu, as in training and prediction)",
+        )
     stored = commands.add_parser("readme", help="rewrite tables between markers from stored records alone")
     stored.add_argument("--from", dest="records", nargs="+", type=Path, required=True, metavar="FILE.json")
     stored.add_argument("--readme", type=Path, default=Path("README.md"), help="with the markers (default: README.md)")
@@ -124,10 +128,19 @@ def _network(arguments: argparse.Namespace) -> Network:
             raise MinifcnError(f"--{name} (={getattr(arguments, name)}) must be at least 1")
     task = arguments.what if arguments.what != "layers" else "step"
     size, about = _size(arguments.size), (arguments.batch, arguments.classes, arguments.dtype)
-    graph = arguments.what == "step" and arguments.graph
-    if graph and arguments.device not in (devices.GPU, devices.SIMULATED):
-        raise MinifcnError(f"--graph needs --device {devices.GPU} or {devices.SIMULATED}, not {arguments.device}")
+    graph = arguments.what != "layers" and _replayed(arguments)
     return Network(task, arguments.model, arguments.net, size, *about, precision=settings.precision, graph=graph)
+
+
+def _replayed(arguments: argparse.Namespace) -> bool:
+    """Whether our side is replayed as one graph."""
+    if arguments.graph is None:
+        return arguments.device == "cpu" and not arguments.kernel
+    if arguments.graph and arguments.kernel:
+        raise MinifcnError("--graph cannot be combined with --kernel: nobody knows whether it only launches")
+    if arguments.graph and not get_device(arguments.device).captures:
+        raise MinifcnError(f"--graph needs a device that has graphs of launches, not {arguments.device}")
+    return arguments.graph
 
 
 SHAPES = ("1x64x56x56->64", "4x128x32x32->128", "1x256x28x28->256")
