@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from minifcn.gradcheck.cases import conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
-from minifcn.kernels import cpu, geometry, reference, winograd
+from minifcn.kernels import cpu, geometry, memory, reference, winograd
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.cpu import constants, conv2d, taps
 from minifcn.kernels.cpu.conv2d import rung
-from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose
+from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose, choose_backward_input
 from minifcn.kernels.cpu.vectors import lanes_of
 from minifcn.kernels.settings import settings
 
@@ -660,6 +660,28 @@ FIRST = geo((1, 3, 64, 64), (64, 3, 3, 3), 1, 1)
 def test_the_choice_of_a_rung(shape, taken):
     with settings.using(convolution="fastest"):
         assert choose(shape, np.float32) == taken
+
+
+def test_many_weights_that_change_are_not_transformed_for_a_few_pixels():
+    few, more, small = (geometry.conv2d(*shape, 1, 1) for shape in (
+        ((8, 512, 4, 4), (512, 512, 3, 3)),
+        ((8, 512, 8, 8), (512, 512, 3, 3)),
+        ((1, 32, 8, 8), (32, 32, 3, 3)),
+    ))  # fmt: skip
+    with settings.using(convolution="fastest"):
+        chosen = [choose_backward_input(one, np.float32, changing) for one in (few, more, small) for changing in (1, 0)]
+    assert chosen == ["taps", *["winograd4"] * 5]
+    with settings.using(convolution="winograd4"):
+        assert choose_backward_input(few, np.float32, True) == "winograd4"
+    rng = np.random.default_rng(0)
+    dy, w = (signed(rng, size).astype(np.float32) for size in ((8, 512, 4, 4), (512, 512, 3, 3)))
+    exact = reference.conv2d_backward_input(*wide(dy, w), (4, 4), 1, 1)
+    with settings.using(convolution="fastest"):
+        changing, constant = cpu.conv2d_backward_input(dy, w, (4, 4), 1, 1), memory.constant(w)
+        kept = cpu.conv2d_backward_input(dy, constant, (4, 4), 1, 1)
+    assert relative(changing, exact) <= 1e-6
+    assert 1e-7 <= relative(kept, exact) <= 5e-6
+    assert not np.array_equal(changing, kept)
 
 
 def test_the_choice_can_be_overridden():

@@ -14,7 +14,7 @@ from numba import njit
 from .. import checks, geometry, memory
 from .constants import derived, forget, is_constant
 from .gemm import add_sums
-from .ladder import DIRECTIONS, RUNGS, choose
+from .ladder import DIRECTIONS, RUNGS, choose, choose_backward_input
 from .layout import channels_first, channels_last
 from .runs import clear_run
 from .threads import jobs, run, share
@@ -82,7 +82,7 @@ def conv2d_backward_input(dy, w, input_size, stride=1, padding=0, dilation=1, gr
     """See `reference.conv2d_backward_input`."""
     checks.same_dtype(dy=dy, weight=w)
     geo = geometry.conv2d_backward_input(dy.shape, w.shape, input_size, stride, padding, dilation, groups)
-    return _backward_input(geo, choose(geo, dy.dtype), dy, None, w)
+    return _backward_input(geo, choose_backward_input(geo, dy.dtype, not is_constant(w)), dy, None, w)
 
 
 def conv2d_backward_weight(dy, x, window, stride=1, padding=0, dilation=1, groups=1):
@@ -134,7 +134,7 @@ def conv2d_relu_backward(dy, mask, x, w, stride=1, padding=0, dilation=1, groups
     mask, dx, dw, db = np.ascontiguousarray(mask), None, None, None
     name = choose(geo, dy.dtype)
     if needs[0]:
-        dx = _backward_input(geo, name, dy, mask, w)
+        dx = _backward_input(geo, choose_backward_input(geo, dy.dtype, not is_constant(w)), dy, mask, w)
     if needs[1] or needs[2]:
         dw, db = _backward_weight(geo, name, dy, mask, x)
     return dx, dw if needs[1] else None, db if needs[2] else None

@@ -9,6 +9,9 @@
 | winograd2 | F(2x2, 3x3): 2.25 times fewer multiplications | 3x3 of stride 1, whole vectors of channels |
 | winograd4 | F(4x4, 3x3): 4 times fewer | the same |
 
+Weights that change are transformed at every call. Where they are many and the pixels very few, that is not worth it for
+the gradient of the input.
+
 `settings.convolution` overrides the choice: "exact" leaves out Winograd, whose sums round a little more; a rung's name
 takes that rung wherever it can compute the shape. Each rung is a module or object with `supports`, and for each
 direction a function on channels-last arrays; `forward_weights` and `backward_input_weights` bring the weights into its
@@ -37,6 +40,7 @@ RUNGS: dict[str, Any] = {
 }
 MANY_WEIGHTS = 1 << 18  # from so many on, and up to
 FEW_PIXELS = 512  # so many, the weights outweigh the pixels
+LEAST_PIXELS = 128  # up to so many, Winograd's transform of such weights takes longer than its products save
 DIRECTIONS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
 
 
@@ -53,6 +57,14 @@ def choose(geo: Conv2dGeometry, dtype: np.dtype | type) -> str:
     """The rung that a convolution of this geometry takes, in all directions."""
     settings.refuse_others("cpu")
     return _chosen(geo, np.dtype(dtype), settings.convolution)
+
+
+def choose_backward_input(geo: Conv2dGeometry, dtype: np.dtype | type, changing: bool) -> str:
+    """The rung of the gradient of the input alone; `changing`: its weights would be transformed for this one call."""
+    name = choose(geo, dtype)
+    if not changing or settings.convolution != "fastest" or geo.N * geo.H * geo.W > LEAST_PIXELS:
+        return name
+    return _exact(geo, dtype) if geo.K * geo.C * geo.R * geo.S >= MANY_WEIGHTS else name
 
 
 @lru_cache(maxsize=1024)
