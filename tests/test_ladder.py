@@ -170,9 +170,14 @@ TIGHT = {"TILES": 2, "LEAST_TILES": 1, "BLOCK": 1, "GROUP": 1 << 14}
 blockings = st.sampled_from([{}, TIGHT, TIGHT | {"BLOCK": 1 << 14, "LEAST_SHARES": 1}, TIGHT | {"SUMS": 0}])
 
 
+@contextlib.contextmanager
 def blocked(blocking):
-    """The blocking of Winograd's rungs for the while of a `with`; numbers by their names in the module."""
-    return mock.patch.multiple("minifcn.kernels.cpu.winograd", **blocking) if blocking else contextlib.nullcontext()
+    """The blocking of Winograd's rungs, by names in the module; with any, gemm stores all outputs past the caches."""
+    with contextlib.ExitStack() as changed:
+        if blocking:
+            changed.enter_context(mock.patch.multiple("minifcn.kernels.cpu.winograd", **blocking))
+            changed.enter_context(mock.patch.object(gemm, "FAR", 0))
+        yield
 
 
 # --- against the reference ---------------------------------------------------------------------------------

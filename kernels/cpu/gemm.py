@@ -28,7 +28,7 @@ from numba import njit
 
 from .. import memory
 from .callee import callee
-from .microkernel import TALL, finished_product, panel_width, product, tall_product
+from .microkernel import FENCE, STREAM, TALL, finished_product, panel_width, product, tall_product
 from .outline import tools
 from .runs import add_run, clear_run, copy_masked_run, copy_run, finish_rows, sum_rows
 from .threads import jobs, member, parts, run, scratch, share
@@ -40,6 +40,7 @@ PIXELS = 96  # output pixels of a job: each weight loaded from memory is used th
 FEW = 1 << 12  # elements of a panel that stays in the first-level cache: then a job may take more pixels,
 MORE = 512  # this many, and copies fewer lines twice
 BUFFER = 1 << 17  # floats that a job's input lines may take
+FAR = 1 << 23  # bytes of an output that is stored past the caches: its reader was measured to lose nothing by it
 PANEL = 1 << 16  # floats of a panel of weights that is multiplied in one go; longer ones run by run
 NO_MASK = np.zeros(8, np.uint8)  # as many bits as a vector has lanes, at least
 SPLIT = 16  # jobs that a problem is split into where its pixels alone make fewer
@@ -125,7 +126,7 @@ def _rows_of(part, row_blocks, rows, pooled):
 @njit(cache=True, nogil=True)
 def _multiply(
     team, tools, source, shape, c0, C, mask, mask_row, masked, runs, grid, extent, row_blocks, splits, panels, room,
-    lines_size, bias, relu, out, out_shape, k0, K, place, out_mask, out_mask_row,
+    lines_size, bias, relu, out, out_shape, k0, K, place, stream, out_mask, out_mask_row,
 ):  # fmt: skip
     """Writes `out` and the mask of its ReLU. One job a block of output rows of an image and a share of the panels.
 
@@ -175,11 +176,12 @@ def _multiply(
                 taps = runs[0, 2]
                 for i in range(count):
                     pixel = (n * out_H + (first + i) * h_stride + h_origin) * out_W + w_origin
+                    last = FENCE if stream and i == count - 1 else 0
                     finished_product(
                         tools, Q, width, lines, ((i * u_stride + runs[0, 0] - du) * columns + runs[0, 1] - dv) * C,
                         v_stride * C, 1, runs[0, 3] * columns * C,
                         flat, panel * panels.shape[1] * width, width, taps * C * width,
-                        out, pixel * channels + k0 + k, channels, taps * C, len(runs), bias, k, relu,
+                        out, pixel * channels + k0 + k, channels, taps * C, len(runs), bias, k, relu + stream + last,
                         out_mask, 0, pixel * out_mask_row + k0 + k, out_mask_row,
                     )  # fmt: skip
                 continue
@@ -301,10 +303,12 @@ def _multiply_patches(
     lines_size = memory.padded(((count - 1) * u_stride + extent[2]) * columns * inputs, source.dtype)
     room = scratch(lines_size + count * Q * width, source.dtype)
     out_bits, out_mask_row, _ = bits(out_mask)
+    whole_lines = all(start * out.itemsize % memory.LINE == 0 for start in (width, out_shape[3], k0))
+    stream = STREAM if whole_lines and out.nbytes >= FAR else 0
     run(
         _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), shape, c0, inputs,
         *bits(mask, source.shape != shape), runs, grid, extent, row_blocks, splits, panels, room, lines_size,
-        bias, int(relu), out.reshape(-1), out_shape, k0, outputs, place, out_bits, out_mask_row,
+        bias, int(relu), out.reshape(-1), out_shape, k0, outputs, place, stream, out_bits, out_mask_row,
     )  # fmt: skip
 
 
