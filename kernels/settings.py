@@ -18,7 +18,7 @@ from typing import Any
 # A rung of the ladder in `kernels.cpu.ladder` or `kernels.cuda.ladder`, or one of two policies: the fastest for each
 # shape, or the fastest of those that round no more than direct summation does.
 POLICIES = ("fastest", "exact")
-CPU_RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd2", "winograd4")
+CPU_RUNGS = ("direct", "gemm", "pointwise", "taps", "winograd1d", "winograd2", "winograd4")
 CUDA_RUNGS = ("naive", "tiled", "blocked", "tensor")  # of which the last one alone uses tensor cores
 RUNGS = CPU_RUNGS + CUDA_RUNGS
 

@@ -146,7 +146,16 @@ def test_flop_and_bytes_of_a_layer_of_vgg():
     assert one.own_flop("direct") == one.flop
     assert one.own_flop("winograd4") == 72 * 56 * 56 * 64 * 64  # 72 T C K
     assert one.own_flop("winograd2") == 32 * 112 * 112 * 64 * 64
+    assert one.own_flop("winograd1d") * 3 == one.flop * 2  # 4 instead of 6 a pair
     assert one.shape == "1x64x224x224->64 k3 p1"
+
+
+def test_pairs_of_pixels_are_counted_whole_and_forward_alone():
+    one = work(N=2, C=3, H=5, W=7, K=16)
+    assert one.own_flop("winograd1d") == 2 * 2 * 5 * 4 * 4 * 3 * 3 * 16  # 4 pairs in a row of 7
+    for op in OPS[1:]:
+        backward = work(op, N=2, C=3, H=5, W=7, K=16)
+        assert backward.own_flop("winograd1d") == backward.flop
 
 
 def test_taps_on_padding_are_not_counted_for_an_algorithm_without_them():

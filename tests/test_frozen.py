@@ -110,7 +110,7 @@ def test_a_block_restores_what_was_before():
     assert {name for name, parameter in net.named_parameters() if parameter.is_frozen} == {"fc6.weight", "fc6.bias"}
 
 
-@pytest.mark.parametrize("convolution", ["exact", "direct", "gemm", "winograd2", "winograd4"])
+@pytest.mark.parametrize("convolution", ["exact", "direct", "gemm", "winograd1d", "winograd2", "winograd4"])
 def test_the_same_labels_and_logits_to_the_last_bit(convolution):
     """Under one algorithm; "fastest" may choose another one where weights are prepared only once."""
     net, x = network(), image()

@@ -24,7 +24,7 @@ from minifcn.gradcheck.cases import conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
 from minifcn.kernels import cpu, geometry, memory, reference, winograd
 from minifcn.kernels.checks import ShapeError
-from minifcn.kernels.cpu import constants, conv2d, taps
+from minifcn.kernels.cpu import constants, conv2d, gemm, taps, winograd1d
 from minifcn.kernels.cpu.conv2d import rung
 from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose, choose_backward_input
 from minifcn.kernels.cpu.vectors import lanes_of
@@ -74,13 +74,14 @@ def shapes(draw, dtype):
     lanes, seed = max(lanes_of(dtype), 8), draw(st.integers(0, 2**32 - 1))
     some = st.integers(1, 4) | st.sampled_from([lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 3 * lanes, 4 * lanes + 5])
     whole = st.sampled_from([lanes, 2 * lanes, 3 * lanes, 4 * lanes, 5 * lanes])
-    kind = draw(st.sampled_from(["any", "groups", "taps", "pointwise", "colours", "winograd", "winograd"]))
+    kinds = ["any", "groups", "taps", "pointwise", "colours", "rows", "winograd", "winograd"]
+    kind = draw(st.sampled_from(kinds))
     batch = draw(st.integers(0, 3))
-    if kind == "winograd":
-        P, Q = draw(st.integers(1, 10)), draw(st.integers(1, 10))
+    if kind in ("rows", "winograd"):
+        P, Q = draw(st.integers(1, 10)), draw(st.integers(1, 10 if kind == "winograd" else 40))
         padding = draw(st.integers(0, min(2, (P + 1) // 2))), draw(st.integers(0, min(2, (Q + 1) // 2)))
         size = P + 2 - 2 * padding[0], Q + 2 - 2 * padding[1]
-        C, K = draw(whole), draw(whole)
+        C, K = draw(whole if kind == "winograd" else st.integers(1, 9)), draw(whole)
         return Shape((batch, C, *size), (K, C, 3, 3), (1, padding, 1, 1), seed)
     if kind == "pointwise":
         size = draw(st.integers(1, 13)), draw(st.integers(1, 13))
@@ -172,11 +173,15 @@ blockings = st.sampled_from([{}, TIGHT, TIGHT | {"BLOCK": 1 << 14, "LEAST_SHARES
 
 @contextlib.contextmanager
 def blocked(blocking):
-    """The blocking of Winograd's rungs, by names in the module; with any, gemm stores all outputs past the caches."""
+    """The blocking of Winograd's rungs, by names in the module.
+
+    With any, outputs of whole lines are stored past the caches, and a job of `winograd1d` takes one row.
+    """
     with contextlib.ExitStack() as changed:
         if blocking:
             changed.enter_context(mock.patch.multiple("minifcn.kernels.cpu.winograd", **blocking))
             changed.enter_context(mock.patch.object(gemm, "FAR", 0))
+            changed.enter_context(mock.patch.object(winograd1d, "MORE", 1))
         yield
 
 
@@ -440,6 +445,7 @@ def network_like(shape):
 @pytest.mark.parametrize(
     "shape",
     [
+        pytest.param(Shape((1, 3, 224, 61), (64, 3, 3, 3), (1, 1, 1, 1), 6), id="colours"),
         pytest.param(Shape((1, 64, 27, 30), (64, 64, 3, 3), (1, 1, 1, 1), 1), id="64 channels"),
         pytest.param(Shape((1, 128, 19, 22), (128, 128, 3, 3), (1, 1, 1, 1), 2), id="128 channels"),
         pytest.param(Shape((1, 256, 14, 13), (256, 256, 3, 3), (1, 1, 1, 1), 3), id="256 channels"),
@@ -452,7 +458,7 @@ def test_accuracy_in_float32(shape, convolution, limit):
     arrays = network_like(shape)
     expected = by_blas(shape, *wide(*arrays))
     with settings.using(convolution=convolution):
-        assert (choose(shape.geo, np.float32) == "winograd4") == (convolution == "fastest")
+        assert choose(shape.geo, np.float32).startswith("winograd") == (convolution == "fastest")
         got = results(cpu, shape, *arrays)
     for key, array in got.items():
         assert relative(array, expected[key]) <= limit, key
@@ -461,11 +467,14 @@ def test_accuracy_in_float32(shape, convolution, limit):
 # --- NaN and infinity ------------------------------------------------------------------------------------------
 
 
-def tiles_of(places, m):
-    """`places` [N, K, P, Q] spread over their m x m tiles."""
-    spread = places.copy()
-    for p, q in np.ndindex(-(-places.shape[2] // m), -(-places.shape[3] // m)):
-        tile = np.s_[:, :, p * m : (p + 1) * m, q * m : (q + 1) * m]
+TILES = {"winograd1d": (1, 2), "winograd2": (2, 2), "winograd4": (4, 4)}
+
+
+def tiles_of(places, size):
+    """`places` [N, K, P, Q] spread over their tiles of `size`."""
+    spread, (m, n) = places.copy(), size
+    for p, q in np.ndindex(-(-places.shape[2] // m), -(-places.shape[3] // n)):
+        tile = np.s_[:, :, p * m : (p + 1) * m, q * n : (q + 1) * n]
         spread[tile] = places[tile].any((2, 3), keepdims=True)
     return spread
 
@@ -502,8 +511,8 @@ def test_no_nan_and_no_infinity_is_lost(dtype, data, value):
                 assert not (must[key] & ~bad).any(), f"{key} by {name} lost {value}"
                 if name == "direct":
                     assert not (bad & ~must[key]).any(), f"{key} by {name} has {value} where nothing is"
-        if name.startswith("winograd"):
-            assert not (~np.isfinite(z) & ~tiles_of(reached["y"], RUNGS[name].m)).any()
+        if name in TILES:
+            assert not (~np.isfinite(z) & ~tiles_of(reached["y"], TILES[name])).any()
 
 
 # --- weights that are constants ----------------------------------------------------------------------------------
@@ -653,7 +662,15 @@ FIRST = geo((1, 3, 64, 64), (64, 3, 3, 3), 1, 1)
         (SMALL_MAP, "winograd4"),
         (FC6, "taps"),
         (SCORE, "pointwise"),
-        (FIRST, "gemm"),
+        (FIRST, "winograd1d"),
+        (geo((8, 1, 33, 1), (16, 1, 3, 3), 1, (0, 1)), "winograd1d"),
+        (geo((1, 8, 64, 64), (48, 8, 3, 3), 1, 2), "winograd1d"),
+        (geo((1, 9, 64, 64), (64, 9, 3, 3), 1, 1), "gemm"),
+        (geo((1, 3, 64, 64), (60, 3, 3, 3), 1, 1), "gemm"),
+        (geo((1, 3, 64, 64), (64, 3, 3, 3), (1, 2), 1), "gemm"),
+        (geo((1, 3, 64, 64), (64, 3, 3, 3), 1, 1, 2), "gemm"),
+        (geo((1, 3, 64, 64), (64, 3, 3, 5), 1, 1), "gemm"),
+        (geo((1, 6, 64, 64), (64, 3, 3, 3), 1, 1, 1, 2), "gemm"),
         (geo((1, 128, 56, 56), (128, 128, 3, 3), 2, 1), "gemm"),
         (geo((1, 128, 56, 56), (128, 128, 3, 3), 1, 2, 2), "gemm"),
         (geo((1, 128, 56, 56), (128, 64, 3, 3), 1, 1, 1, 2), "gemm"),
@@ -693,11 +710,12 @@ def test_the_choice_can_be_overridden():
     with settings.using(convolution="exact"):
         assert choose(VGG, np.float32) == "gemm"
         assert choose(SCORE, np.float32) == "pointwise"
+        assert choose(FIRST, np.float32) == "gemm"
         assert choose(FC6, np.float32) == choose(SMALL_MAP, np.float32) == "taps"
     for name in RUNGS:
         with settings.using(convolution=name):
             assert choose(VGG, np.float32) == (name if RUNGS[name].supports(VGG, np.float32) else "gemm")
-            assert choose(FIRST, np.float32) == (name if name in ("direct", "gemm") else "gemm")
+            assert choose(FIRST, np.float32) == (name if name in ("direct", "winograd1d") else "gemm")
 
 
 def test_the_environment_chooses_too():
@@ -715,7 +733,7 @@ def test_the_environment_chooses_too():
         assert found.stdout.split() == [rung_name], found.stderr
 
 
-@pytest.mark.parametrize("name", ["pointwise", "taps", "winograd2", "winograd4"])
+@pytest.mark.parametrize("name", ["pointwise", "taps", "winograd1d", "winograd2", "winograd4"])
 def test_a_rung_refuses_what_it_cannot_compute(name):
     x, w = np.zeros((1, 3, 5, 5), np.float32), np.zeros((4, 3, 3, 3), np.float32)
     dy = np.zeros((1, 4, 3, 3), np.float32)
@@ -858,7 +876,7 @@ print(json.dumps({"bytes": VECTOR_BYTES, "off": off}))
 def test_other_processors(target):
     """Compiled once, into the folder of this processor's own kernels: Numba's index there keeps targets apart."""
     run = subprocess.run(
-        [sys.executable, "-c", ON_A_TARGET, "gemm 24", "gemm 3", "winograd4 24"],
+        [sys.executable, "-c", ON_A_TARGET, "gemm 24", "gemm 3", "winograd1d 3", "winograd4 24"],
         env=os.environ | TARGETS[target],
         capture_output=True,
         text=True,
@@ -866,5 +884,5 @@ def test_other_processors(target):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["bytes"] == VECTORS[target]
-    assert len(found["off"]) == 14
+    assert len(found["off"]) == 18
     assert all(off <= 5e-6 for off in found["off"].values()), found

@@ -35,7 +35,9 @@ def test_an_unknown_convolution_is_refused_with_the_list(value):
     before = settings.convolution
     with pytest.raises(SettingError) as caught:
         settings.convolution = value
-    listed = "fastest, exact, direct, gemm, pointwise, taps, winograd2, winograd4, naive, tiled, blocked, tensor"
+    listed = (
+        "fastest, exact, direct, gemm, pointwise, taps, winograd1d, winograd2, winograd4, naive, tiled, blocked, tensor"
+    )
     assert str(caught.value) == f"convolution (={value!r}) must be one of {listed}"
     assert settings.convolution == before
 

@@ -49,7 +49,7 @@ DEEP = 512  # elements of a filter; from so many on, its runs are jobs of their 
 
 
 @callee
-def _pixel(shape, masked, n, h, w):
+def pixel_of(shape, masked, n, h, w):
     """The number of the pixel (h, w) of image n of `shape`; where `masked` is POOLED, of its window."""
     _, H, W, _ = shape
     half = int(masked == POOLED)
@@ -57,7 +57,7 @@ def _pixel(shape, masked, n, h, w):
 
 
 @callee
-def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
+def fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows, first_column, columns, lines):
     """lines[(i columns + j) C + c] = source[n, first_row + i, first_column + j, c0 + c].
 
     0 outside the image and where the mask does not let it pass. `masked` POOLED: the source holds one pixel for every
@@ -77,7 +77,7 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
         pixel = (n * H + h) * W + first_column + low
         if masked == POOLED and channels == C == mask_row and C % lanes == 0:
             column = first_column + low
-            place = _pixel(shape, masked, n, h, column) * C
+            place = pixel_of(shape, masked, n, h, column) * C
             spread_vectors(
                 source, place, column & 1, mask, pixel * C, lines, start + low * C, high - low, C // lanes
             )  # fmt: skip
@@ -85,7 +85,7 @@ def _fill_lines(source, shape, c0, C, mask, mask_row, masked, n, first_row, rows
             copy_masked_run(source, pixel * C, mask, pixel * C, masked, lines, start + low * C, (high - low) * C)
         else:
             for j in range(high - low):
-                place = _pixel(shape, masked, n, h, first_column + low + j) * channels + c0
+                place = pixel_of(shape, masked, n, h, first_column + low + j) * channels + c0
                 bit = (pixel + j) * mask_row + c0
                 copy_masked_run(source, place, mask, bit, masked, lines, start + (low + j) * C, C)
 
@@ -115,7 +115,7 @@ def _multiply_rows(tools, lines, columns, C, u_stride, v_stride, runs, rows, Q, 
 
 
 @njit(cache=True, nogil=True)
-def _rows_of(part, row_blocks, rows, pooled):
+def rows_of(part, row_blocks, rows, pooled):
     """(first, last + 1) row of a block of output rows; where they are `pooled`, in pairs."""
     if not pooled:
         return part * rows // row_blocks, (part + 1) * rows // row_blocks
@@ -146,9 +146,9 @@ def _multiply(
     for job in jobs(team):
         block, split = divmod(job, splits)
         n, part = divmod(block, row_blocks)
-        first, last = _rows_of(part, row_blocks, rows, relu == POOLED)
+        first, last = rows_of(part, row_blocks, rows, relu == POOLED)
         count = last - first
-        _fill_lines(
+        fill_lines(
             source, shape, c0, C, mask, mask_row, masked, n, first * u_stride + u_origin + du,
             (count - 1) * u_stride + high, v_origin + dv, columns, lines,
         )  # fmt: skip
@@ -163,7 +163,7 @@ def _multiply(
                     tools, lines, columns, C, u_stride, v_stride, runs, pair, Q, panels, panel, total,
                     (du - i * u_stride, dv),
                 )  # fmt: skip
-                window = _pixel(out_shape, POOLED, n, first + i, 0)
+                window = pixel_of(out_shape, POOLED, n, first + i, 0)
                 finish_windows(
                     total, 0, Q * width, width, bias, k, out, window * channels + k0 + k, channels,
                     out_mask, (n * out_H + first + i) * out_W * out_mask_row + k0 + k, out_W * out_mask_row,
@@ -279,6 +279,11 @@ def bits(mask: np.ndarray | None, pooled: bool = False) -> tuple[np.ndarray, int
     return (NO_MASK, 0, 0) if mask is None else (mask.reshape(-1), 8 * mask.shape[3], POOLED if pooled else 1)
 
 
+def streaming(out: np.ndarray, *steps: int) -> int:
+    """STREAM where `out` is large, and stored as whole cache lines: all steps between stores are; else 0."""
+    return STREAM if out.nbytes >= FAR and all(step * out.itemsize % memory.LINE == 0 for step in steps) else 0
+
+
 def pools(geo, dtype) -> bool:
     """Whether 2 x 2 windows may be pooled: where the output channels fill whole vectors and bytes of the mask."""
     return geo.groups == 1 and geo.K % max(lanes_of(dtype), 8) == 0
@@ -303,8 +308,7 @@ def _multiply_patches(
     lines_size = memory.padded(((count - 1) * u_stride + extent[2]) * columns * inputs, source.dtype)
     room = scratch(lines_size + count * Q * width, source.dtype)
     out_bits, out_mask_row, _ = bits(out_mask)
-    whole_lines = all(start * out.itemsize % memory.LINE == 0 for start in (width, out_shape[3], k0))
-    stream = STREAM if whole_lines and out.nbytes >= FAR else 0
+    stream = streaming(out, width, out_shape[3], k0)
     run(
         _multiply, N * row_blocks * splits, tools(source.dtype), source.reshape(-1), shape, c0, inputs,
         *bits(mask, source.shape != shape), runs, grid, extent, row_blocks, splits, panels, room, lines_size,
@@ -490,20 +494,20 @@ def _gradients(
             if dy_size == 0:
                 outputs, place = dy, (n * P + first) * Q * K
             elif row == end - low:
-                _fill_lines(
+                fill_lines(
                     dy, dy_shape, k0 + low, end - low, mask, mask_row, masked, n, first, last - first, 0, Q, block
                 )
             else:
                 for i in range((last - first) * Q):
                     h, w = divmod(first * Q + i, Q)
-                    pixel = _pixel(dy_shape, masked, n, h, w)
+                    pixel = pixel_of(dy_shape, masked, n, h, w)
                     bit = ((n * P + h) * Q + w) * mask_row + k0
                     copy_masked_run(dy, pixel * dy_shape[3] + k0, mask, bit, masked, block, i * row, K)
                     clear_run(block, i * row + K, row - K)
             for t in range(run_part * len(runs) // run_blocks, (run_part + 1) * len(runs) // run_blocks, at_once):
                 du, dv, taps = runs[t, 0], runs[t, 1], runs[t, 2]
                 columns, wide = (Q - 1) * v_stride + taps, row if turned else -(-taps * C // width) * width
-                _fill_lines(
+                fill_lines(
                     x, x_shape, c0, C, mask, 0, 0, n, first * u_stride + u_origin + du,
                     (last - first - 1) * u_stride + high, v_origin + dv, columns, lines,
                 )  # fmt: skip

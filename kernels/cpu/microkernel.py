@@ -44,7 +44,7 @@ def panel_width(columns: int, dtype) -> int:
 
 
 @dataclass
-class _Loop:
+class Loop:
     """A counted loop in LLVM IR whose values are carried from round to round by phis."""
 
     builder: Any
@@ -83,9 +83,9 @@ def _emit_block(
     so many steps before b is loaded it is prefetched, with vectors = 1.
     """
     builder, number = v.builder, v.index
-    run = _Loop(builder, runs, [a, b, *([v.zero] * (rows * vectors))])
+    run = Loop(builder, runs, [a, b, *([v.zero] * (rows * vectors))])
     run_a, run_b, *run_sums = run.values
-    step = _Loop(builder, depth, [run_a, run_b, *run_sums])
+    step = Loop(builder, depth, [run_a, run_b, *run_sums])
     here_a, here_b, *sums = step.values
     b_row = [v.load(here_b, number(j * v.lanes)) for j in range(vectors)]
     if ahead:
@@ -144,12 +144,12 @@ def _emit_panel(v: Vectors, vectors: int, rows, a, b, steps: dict[str, Any], dep
         builder.position_at_end(after)
 
 
-def _for_each_width(v: Vectors, width, emit: Callable[[int], None]) -> None:
-    """emit(vectors) for the one width that is wanted."""
+def for_each_width(v: Vectors, width, emit: Callable[[int], None], most: int = VECTORS) -> None:
+    """emit(vectors) for the one width that is wanted, of `most` vectors at most."""
     builder = v.builder
     end = builder.append_basic_block("end")
     choice = builder.switch(width, end)
-    for vectors in range(1, VECTORS + 1):
+    for vectors in range(1, most + 1):
         block = builder.append_basic_block(f"vectors{vectors}")
         choice.add_case(v.index(vectors * v.lanes), block)
         builder.position_at_end(block)
@@ -169,7 +169,7 @@ def _emit_product(v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, c
 
         _emit_panel(v, vectors, rows, a, b, steps, depth, runs, store)
 
-    _for_each_width(v, width, emit)
+    for_each_width(v, width, emit)
     with builder.if_then(builder.icmp_signed("==", mode, v.index(STREAM))):
         builder.fence("seq_cst")  # streamed stores are seen by other threads in no order without it
 
@@ -226,22 +226,41 @@ def _tall(arguments):
 tall_product = outlined(_tall, _tall_code)
 
 
+def emit_finish(v: Vectors, values, lines, columns, y, y_row, finish, mask, bit, bit_row) -> None:
+    """Each of `values` to its line and column of y, and the bits of ReLU's mask, as the flags in `finish` say."""
+    builder = v.builder
+    with_relu, streamed = (
+        builder.icmp_signed("!=", builder.and_(finish, v.index(flag)), v.index(0)) for flag in (RELU, STREAM)
+    )
+
+    def put(positive, store):
+        for value, line, column in zip(values, lines, columns, strict=True):
+            if positive:
+                bits = builder.add(builder.mul(line, bit_row), column)
+                v.store_mask(v.positive(value), mask, builder.add(bit, bits))
+                value = v.relu(value)
+            store(value, y, builder.add(builder.mul(line, y_row), column))
+
+    with builder.if_else(with_relu) as relu_branches:
+        for relu_branch, positive in zip(relu_branches, (True, False), strict=True):
+            with relu_branch, builder.if_else(streamed) as store_branches:
+                for store_branch, store in zip(store_branches, (v.stream, v.store), strict=True):
+                    with store_branch:
+                        put(positive, store)
+
+
+def emit_fence(v: Vectors, finish) -> None:
+    """What was streamed is there for all threads, where FENCE is in `finish`."""
+    with v.builder.if_then(v.builder.icmp_signed("!=", v.builder.and_(finish, v.index(FENCE)), v.index(0))):
+        v.builder.fence("seq_cst")  # as in `product`
+
+
 def _emit_finished(
     v, rows, width, a, a_row, a_depth, a_run, b, b_depth, b_run, y, y_row, depth, runs, bias, finish, mask, bit, bit_row
 ):  # fmt: skip
     """The code of `finished_product`."""
     builder = v.builder
     steps = {"a_row": a_row, "a_depth": a_depth, "a_run": a_run, "b_depth": b_depth, "b_run": b_run}
-    with_relu, streamed, last = (
-        builder.icmp_signed("!=", builder.and_(finish, v.index(flag)), v.index(0)) for flag in (RELU, STREAM, FENCE)
-    )
-
-    def put(values, places):
-        with builder.if_else(streamed) as (then, otherwise):
-            for branch, store in ((then, v.stream), (otherwise, v.store)):
-                with branch:
-                    for value, place in zip(values, places, strict=True):
-                        store(value, y, place)
 
     def emit(vectors):
         added = [v.load(bias, v.index(j * v.lanes)) for j in range(vectors)]
@@ -250,23 +269,12 @@ def _emit_finished(
             values = [builder.fadd(total, added[n % vectors]) for n, total in enumerate(sums)]
             lines = [builder.add(row, v.index(i)) for i in range(size) for _ in range(vectors)]
             columns = [v.index(j * v.lanes) for _ in range(size) for j in range(vectors)]
-            places = [
-                builder.add(builder.mul(line, y_row), column) for line, column in zip(lines, columns, strict=True)
-            ]
-            with builder.if_else(with_relu) as (then, otherwise):
-                with then:
-                    for value, line, column in zip(values, lines, columns, strict=True):
-                        bits = builder.add(builder.mul(line, bit_row), column)
-                        v.store_mask(v.positive(value), mask, builder.add(bit, bits))
-                    put([v.relu(value) for value in values], places)
-                with otherwise:
-                    put(values, places)
+            emit_finish(v, values, lines, columns, y, y_row, finish, mask, bit, bit_row)
 
         _emit_panel(v, vectors, rows, a, b, steps, depth, runs, store)
 
-    _for_each_width(v, width, emit)
-    with builder.if_then(last):
-        builder.fence("seq_cst")  # as in `product`
+    for_each_width(v, width, emit)
+    emit_fence(v, finish)
 
 
 _finished_code = code(_emit_finished, "nnannnannannnanmnn")

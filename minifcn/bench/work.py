@@ -2,7 +2,8 @@
 
 FLOP are 2 a multiply-add, padding taps included, and bytes count each array once, in or out. An algorithm that does
 fewer multiplications keeps these numbers (its rate is then an effective one), but its floor uses its own: F(m x m, 3x3)
-multiplies (m + 2)^2 numbers a tile, channel and output channel (Lavin and Gray, 2016).
+multiplies (m + 2)^2 numbers a tile, channel and output channel (Lavin and Gray, 2016), F(2, 3) along rows 4 a pair of
+pixels, row of the window, channel and output channel.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 OPS = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
 DIRECTIONS = {op: op.removeprefix("conv2d_") for op in OPS}  # "forward", "backward_input", "backward_weight"
 TILES = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+PAIRS = "winograd1d"  # F(2, 3) along rows, forward; backward it sums directly
 NO_PADDING = ("taps",)  # algorithms that leave out taps on padding
 Pair = tuple[int, int]
 
@@ -77,6 +79,9 @@ class Convolution:
         if algorithm in NO_PADDING:
             inside = [self._taps_inside(axis) for axis in (0, 1)]
             return self.flop * inside[0] * inside[1] // (math.prod(self.y_shape[2:]) * math.prod(self.w_shape[2:]))
+        if algorithm == PAIRS and self.op == "conv2d_forward":
+            N, K, P, Q = self.y_shape
+            return 2 * 4 * N * P * math.ceil(Q / 2) * 3 * self.w_shape[1] * K
         tile = TILES.get(algorithm)
         if tile is None:
             return self.flop
