@@ -175,13 +175,13 @@ blockings = st.sampled_from([{}, TIGHT, TIGHT | {"BLOCK": 1 << 14, "LEAST_SHARES
 def blocked(blocking):
     """The blocking of Winograd's rungs, by names in the module.
 
-    With any, outputs of whole lines are stored past the caches, and a job of `winograd1d` takes one row.
+    With any, outputs of whole lines are stored past the caches, and a job of `winograd1d` takes few rows.
     """
     with contextlib.ExitStack() as changed:
         if blocking:
             changed.enter_context(mock.patch.multiple("minifcn.kernels.cpu.winograd", **blocking))
             changed.enter_context(mock.patch.object(gemm, "FAR", 0))
-            changed.enter_context(mock.patch.object(winograd1d, "MORE", 1))
+            changed.enter_context(mock.patch.object(winograd1d, "MORE", 64))
         yield
 
 
