@@ -148,20 +148,10 @@ def _arrive(team):
 
 
 @njit(cache=True, nogil=True)
-def _all_arrived(team, spins):
-    """Whether all helpers that entered have come to the jobs, waiting a little for the last one."""
+def _reached(team, counter, count, spins):
+    """Whether a counter of the team is at `count`, waiting a little for the last one."""
     for _ in range(spins):
-        if _load(team, ARRIVED) >= team[ENTERED]:
-            return True
-        _pause()
-    return False
-
-
-@njit(cache=True, nogil=True)
-def _all_done(team, spins):
-    """Whether all jobs are done, waiting a little for the last one."""
-    for _ in range(spins):
-        if _load(team, DONE) >= team[ALL]:
+        if _load(team, counter) >= count:
             return True
         _pause()
     return False
@@ -294,7 +284,7 @@ def _launch(kernel: Callable, beginning: np.ndarray, helpers: int, arguments: li
     _pool.ask(helpers, (kernel, members, arguments, left))
     try:
         kernel(team, *arguments)
-        if not _all_done(team, SPINS) and team[DONE] < team[ALL]:
+        if not _reached(team, DONE, team[ALL], SPINS) and team[DONE] < team[ALL]:
             _wait(kernel, team, helpers, left)
     finally:
         _close(team)
@@ -314,5 +304,5 @@ def _wait(kernel: Callable, team: np.ndarray, helpers: int, left: queue.SimpleQu
 def _close(team: np.ndarray) -> None:
     """Let no helper enter any more, and none be on its way to the jobs: what it has, others may now write to."""
     team[CLOSED] = 1
-    while team[ARRIVED] < team[ENTERED] and not _all_arrived(team, SPINS):
+    while not _reached(team, ARRIVED, team[ENTERED], SPINS):
         pass
