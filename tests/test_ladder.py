@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minifcn.gradcheck.cases import conv_axes
+from minifcn.gradcheck.cases import Axis, conv_axes
 from minifcn.gradcheck.data import LAYOUTS, laid_out, off_zero, signed, small_integers
 from minifcn.kernels import cpu, geometry, memory, reference, winograd
 from minifcn.kernels.checks import ShapeError
@@ -214,15 +214,32 @@ def test_every_rung_agrees_with_the_reference(dtype, data, layout, frozen, block
         check_rungs(shape.rungs(dtype), shape, dtype, layout, frozen)
 
 
+@st.composite
+def as_wide_as_the_image(draw):
+    """A window whose middle tap meets all columns of the image, of just as many or of more outputs."""
+    size, half, dilation, more = (draw(st.integers(*ends)) for ends in ((1, 5), (0, 1), (1, 2), (0, 1)))
+    return Axis(size, 2 * half + 1, draw(st.integers(1, 2)) if size == 1 else 1, half * dilation + more, dilation, 0)
+
+
 @in_every_dtype
 @given(data=st.data(), frozen=st.booleans(), few=st.sampled_from([0, taps.FEW_WEIGHTS]))
-def test_taps_bring_the_images_of_a_pixel_together(dtype, data, frozen, few):
-    """Several images, any stride, and output channels that fill whole panels or do not; few weights, or many."""
-    vectors, axes = st.integers(1, 5), (data.draw(conv_axes()), data.draw(conv_axes()))
+def test_taps_bring_the_pixels_of_rows_and_images_together(dtype, data, frozen, few):
+    """Output channels that fill whole panels or do not; few weights, or many; rows that follow each other or do not."""
+    vectors, axes = st.integers(1, 5), (data.draw(conv_axes()), data.draw(as_wide_as_the_image() | conv_axes()))
     C, K = data.draw(vectors) * lanes_of(dtype), data.draw(vectors) * 8 + data.draw(st.sampled_from([0, 0, 3]))
-    shape = sized(data.draw(st.integers(2, 4)), C, K, axes, 1, data.draw(st.integers(0, 2**32 - 1)))
+    shape = sized(data.draw(st.integers(1, 4)), C, K, axes, 1, data.draw(st.integers(0, 2**32 - 1)))
     with mock.patch.object(taps, "FEW_WEIGHTS", few):
         check_rungs(["taps"], shape, dtype, "channels last", frozen)
+
+
+@in_every_dtype
+@pytest.mark.parametrize("few", [0, taps.FEW_WEIGHTS])
+def test_taps_meet_every_pixel_of_an_image_of_one_column(dtype, few):
+    """A stride that nothing can follow: the next pixel is the next row's."""
+    lanes = lanes_of(dtype)
+    with mock.patch.object(taps, "FEW_WEIGHTS", few):
+        shape = Shape((1, lanes, 5, 1), (2 * lanes, lanes, 1, 1), ((1, 2), 0, 1, 1), seed=0)
+        check_rungs(["taps"], shape, dtype, "channels last", frozen=False)
 
 
 @in_every_dtype

@@ -12,7 +12,8 @@ A job takes some K. Weights are [K, R, S, C] in memory, so every job reads (or w
 the backward pass for the input a job makes a share of dx, and the shares are added in order.
 
 A small map has short rows. So the images of a pixel are brought together, [H, W, N, C], and a row of the rectangle that
-a tap covers is one matrix with as many rows as it has pixels in all images; all of its rows are one sum in dw. Few
+a tap covers is one matrix with as many rows as it has pixels in all images; rows that fill the whole width of the map,
+as those of a 1x1 do, are one matrix together; all rows are one sum in dw. Few
 weights (fc6 of a small network has 1.6 million) are worth their transposition, in the second-level cache: the forward
 pass is then y [pixels, K] += x [pixels moved by (r, s), C] x w[:, r, s, :]^T [C, K], with no patches to be gathered.
 """
@@ -97,6 +98,13 @@ def _even_columns(N, sw, q0, q1):
     if N == 1:
         return max(q1 - q0, 1), sw
     return max(q1 - q0, 1) if sw == 1 else 1, 1
+
+
+@njit(cache=True, nogil=True)
+def _even_rows(window, columns, p0, p1):
+    """Of the rows p0 .. p1 - 1, so many follow each other without a gap: all, if each is a whole row on both sides."""
+    _, W, _, Q, sh, sw = window[:6]
+    return max(p1 - p0, 1) if columns == Q == W and sh == sw == 1 else 1
 
 
 @callee
@@ -207,13 +215,15 @@ def _forward_few(
             if tap % S == 0 and not packed:
                 _transpose_taps(tools, weights, k0, taps, tap, S, C, lanes, panel, width)
             start = ((block * taps + tap) if packed else tap % S) * C * width
+            p0, p1 = max(p0, low), min(p1, high)
             columns, step = _even_columns(N, sw, q0, q1)
-            for p in range(max(p0, low), min(p1, high)):
+            rows = _even_rows(window, columns, p0, p1)
+            for p in range(p0, p1, rows):
                 for q in range(q0, q1, columns):
                     h, v = _met(window, tap, p, q)
                     product(
-                        tools, columns * N, width, images, (h * W + v) * N * C, step * C, 1, 0, panel, start, width, 0,
-                        totals, ((p - low) * Q + q) * N * width, width, C, 1, ADD,
+                        tools, rows * columns * N, width, images, (h * W + v) * N * C, step * C, 1, 0,
+                        panel, start, width, 0, totals, ((p - low) * Q + q) * N * width, width, C, 1, ADD,
                     )  # fmt: skip
         for n in range(N):
             pixel = (n * P + low) * Q
@@ -343,6 +353,7 @@ def _backward_input(
                     if p1 == p0 or q1 == q0:
                         continue
                     columns, step = _even_columns(N, sw, q0, q1)
+                    rows = _even_rows(window, columns, p0, p1)
                     column = 0
                     while column < C:
                         # a panel may end where the next tap begins: panels count from the group's first tap
@@ -351,11 +362,11 @@ def _backward_input(
                         start = offset // widest * widest * count + offset % widest
                         if not packed:
                             start = (k0 * taps + tap) * C + column
-                        for p in range(p0, p1):
+                        for p in range(p0, p1, rows):
                             for q in range(q0, q1, columns):
                                 h, v = _met(window, tap, p, q)
                                 product(
-                                    tools, columns * N, panel, block, (p * Q + q) * N * count, count, 1, 0,
+                                    tools, rows * columns * N, panel, block, (p * Q + q) * N * count, count, 1, 0,
                                     weights, start, row, 0,
                                     part, (h * W + v) * N * C + column, step * C, count, 1, ADD,
                                 )  # fmt: skip
