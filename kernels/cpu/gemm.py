@@ -194,27 +194,33 @@ def _multiply(
                 )  # fmt: skip
 
 
+@callee
+def pack_outputs(tools, w, K, depth, lanes, job, panels):
+    """panels[b, d, j] = w[(b width + j) depth + d], 0 beyond the last output: the job's `lanes` outputs."""
+    width, flat = panels.shape[2], panels.reshape(-1)
+    square = np.zeros(lanes * lanes, w.dtype)  # the last outputs, and zeros
+    panel, start = divmod(job * lanes, width)
+    outputs = max(min(lanes, K - job * lanes), 0)
+    whole = depth // lanes * lanes
+    base = panel * depth * width + start
+    for d in range(0, whole, lanes):
+        place = job * lanes * depth + d
+        if outputs == lanes:
+            transpose(tools, w, place, depth, flat, base + d * width, width)
+            continue
+        for j in range(outputs):
+            copy_run(w, place + j * depth, square, j * lanes, lanes)
+        transpose(tools, square, 0, lanes, flat, base + d * width, width)
+    for d in range(whole, depth):
+        for j in range(lanes):
+            flat[base + d * width + j] = w[(job * lanes + j) * depth + d] if j < outputs else 0
+
+
 @njit(cache=True, nogil=True)
 def _pack_forward(team, tools, w, K, depth, lanes, panels):
-    """panels[b, d, j] = w[(b width + j) depth + d]; 0 beyond the last output. One job `lanes` outputs."""
-    width = panels.shape[2]
-    flat, square = panels.reshape(-1), np.zeros(lanes * lanes, w.dtype)  # the last outputs, and zeros
+    """`panels` of all outputs. One job `lanes` of them."""
     for job in jobs(team):
-        panel, start = divmod(job * lanes, width)
-        outputs = max(min(lanes, K - job * lanes), 0)
-        whole = depth // lanes * lanes
-        base = panel * depth * width + start
-        for d in range(0, whole, lanes):
-            place = job * lanes * depth + d
-            if outputs == lanes:
-                transpose(tools, w, place, depth, flat, base + d * width, width)
-                continue
-            for j in range(outputs):
-                copy_run(w, place + j * depth, square, j * lanes, lanes)
-            transpose(tools, square, 0, lanes, flat, base + d * width, width)
-        for d in range(whole, depth):
-            for j in range(lanes):
-                flat[base + d * width + j] = w[(job * lanes + j) * depth + d] if j < outputs else 0
+        pack_outputs(tools, w, K, depth, lanes, job, panels)
 
 
 @njit(cache=True, nogil=True)

@@ -17,7 +17,7 @@ from .microkernel import finished_product, panel_width, product
 from .outline import tools
 from .runs import clear_run, copy_masked_run, finish_rows, sum_rows
 from .threads import JOBS, jobs, member, run, scratch
-from .vectors import lanes_of
+from .vectors import VECTOR_BYTES, lanes_of
 
 PIXELS = 96  # of a job
 SMALL = 1 << 21  # multiplications that one thread does before others could help much
@@ -38,20 +38,31 @@ def _jobs(most: int, geo) -> int:
     return most if geo.N * geo.P * geo.Q * geo.C * geo.K > SMALL else 1
 
 
-forward_weights = gemm.forward_weights
+def takes_weights_as_they_are(geo) -> bool:
+    """Yes: the launch that uses the panels can make them first."""
+    return True
+
+
+def forward_weights(geo, w):
+    """Panels [panel, C, width], as for `gemm`."""
+    return gemm.forward_weights(geo, w)[0]
 
 
 @njit(cache=True, nogil=True)
-def _forward(team, tools, x, pixels, C, K, blocks, panels, bias, relu, y, mask, mask_row):
-    """y [pixels, K] of x [pixels, C]. One job a block of pixels and a panel of output channels."""
-    width, flat = panels.shape[2], panels.reshape(-1)
+def _forward(team, tools, x, pixels, C, K, w, blocks, splits, panels, bias, relu, y, mask, mask_row):
+    """y [pixels, K] of x [pixels, C]. One job a block of pixels and some panels of output channels.
+
+    The panels of w, if they are not made yet, are made first, by one job a vector of output channels.
+    """
+    width, flat, lanes = panels.shape[2], panels.reshape(-1), VECTOR_BYTES // x.itemsize
+    for job in jobs(team, 0):
+        gemm.pack_outputs(tools, w, K, C, lanes, job, panels)
     # rows a power of two apart share one set of the first-level cache, which holds 8 lines
     at_once = 6 if C * x.itemsize % 4096 == 0 else PIXELS
     own = np.empty(PIXELS * width, x.dtype)
-    splits = team[JOBS] // blocks
     unit = max(1, 8 // width)  # panels of one byte of the mask belong to one job
     units = (len(panels) + unit - 1) // unit
-    for job in jobs(team):
+    for job in jobs(team, 1):
         split, block = divmod(job, blocks)
         first, last = block * pixels // blocks, (block + 1) * pixels // blocks
         for panel in range(split * units // splits * unit, min((split + 1) * units // splits * unit, len(panels))):
@@ -75,16 +86,20 @@ def _forward(team, tools, x, pixels, C, K, blocks, panels, bias, relu, y, mask, 
 
 
 def forward(geo, x, weights, bias, relu):
-    """(y [N, P, Q, K], mask of its ReLU or None)."""
-    panels, pixels = weights[0], geo.N * geo.P * geo.Q
+    """(y [N, P, Q, K], mask of its ReLU or None), with panels of weights, or with the weights as they are."""
+    pixels, width, lanes = geo.N * geo.P * geo.Q, panel_width(geo.K, x.dtype), lanes_of(x.dtype)
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
+    panels, to_pack = weights, 0
+    if weights.ndim == 4:
+        panels = memory.empty((-(-geo.K // width), geo.C, width), x.dtype)
+        to_pack = len(panels) * width // lanes
     blocks = _jobs(-(-pixels // PIXELS), geo)
     splits = _jobs(min(len(panels), max(1, SPLIT // max(blocks, 1))), geo)
     bits, row, _ = gemm.bits(mask)
     run(
-        _forward, blocks * splits, tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, blocks, panels, bias,
-        int(relu), y.reshape(-1), bits, row,
+        _forward, (to_pack, blocks * splits), tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, weights.reshape(-1),
+        blocks, splits, panels, bias, int(relu), y.reshape(-1), bits, row,
     )  # fmt: skip
     return y, mask
 
