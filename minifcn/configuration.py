@@ -161,15 +161,11 @@ class TrainConfig:
                     raise TrainingError(f"{one.name} (={getattr(self, one.name)!r}) is of FCNs, not of a classifier")
 
     def _graph_needs(self) -> str | None:
-        """What stands against steps as one graph; None where nothing does."""
+        """What stands against steps as one graph, whatever the network; None where nothing does."""
         if self.device == "reference":
             return "needs device cpu, cuda or cuda-sim, not 'reference'"
         if self.clip_norm is not None:
             return f"cannot be combined with clip_norm (={self.clip_norm}), which waits for the gradient's norm"
-        if self.task == "classify":
-            return "is not for task 'classify', whose network flattens maps without a kernel"
-        if self.backbone == "alexnet" and self.deconv == "fixed":
-            return "is not for backbone 'alexnet' with deconv 'fixed', which reorders maps without a kernel"
         return None
 
     def _check_graph(self) -> None:
@@ -179,7 +175,7 @@ class TrainConfig:
 
     @property
     def replays_steps(self) -> bool:
-        """Whether steps are replayed as one graph: `graph`, or its default."""
+        """Whether steps are replayed as one graph, if it can hold the network: `graph`, or its default."""
         if self.graph is not None:
             return self.graph
         one_shape = self.crop is not None or (self.batch > 1 and self.scale is None)

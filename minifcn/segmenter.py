@@ -78,7 +78,7 @@ class Segmenter:
 
     def _labels(self, image: np.ndarray) -> np.ndarray:
         x = self.input(image[None])
-        if x.device != "cpu" or x.place.replacements or not self.network.only_launches:
+        if x.device != "cpu" or x.place.replacements or self.network.unlaunched:
             labels = self.network.labels(x)
         else:
             if self.graph is None or self.graph.network is not self.network:

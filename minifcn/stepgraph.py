@@ -22,8 +22,8 @@ import numpy as np
 
 from .errors import MinifcnError
 from .kernels.checks import check_target
-from .kernels.settings import settings
 from .models.trunk import Trunk
+from .netgraph import NetworkGraph
 from .nn.module import Parameter, refuse_frozen
 from .ops.cross_entropy import IGNORE_INDEX, Labels
 from .optim import Optimizer
@@ -44,15 +44,16 @@ class Inputs:
         return tuple((tuple(array.shape), array.dtype.name) for array in (self.images, self.rule.target))
 
 
-class StepGraph:
+class StepGraph(NetworkGraph):
     """A step of `optimizer` over the mean gradient of some batches, whose number and shapes the first call decides.
 
     The first call launches its kernels one by one, which compiles them; the second one captures them, and so does one
-    under other settings, or after `release`.
+    under other settings, over other arrays, or after `release`.
     loss(images, labels, class_weights, reduction): as `FCN.loss`; class_weights [C] or None, reduction, seed (of
-    dropout): of every step. Bits are those of the same step launch by launch. Raises MinifcnError for a device other
-    than cpu, cuda and cuda-sim.
+    dropout): of every step. Bits are those of the same step launch by launch. Raises MinifcnError as a NetworkGraph.
     """
+
+    what = "a step as one graph"
 
     def __init__(
         self,
@@ -63,14 +64,11 @@ class StepGraph:
         reduction: str = "mean",
         seed: int = 0,
     ) -> None:
-        self.place = next(iter(optimizer.parameters.values())).place
-        if not self.place.captures:
-            raise MinifcnError(f"a step as one graph needs device cpu, cuda or cuda-sim, not {self.place.name}")
-        self.network, self.optimizer, self.loss, self.seed = network, optimizer, loss, seed
+        super().__init__(network)
+        self.optimizer, self.loss, self.seed = optimizer, loss, seed
         self.class_weights, self.reduction = class_weights, reduction
         self.forms: list[tuple[Any, ...]] | None = None  # of the batches of every call
         self.gradients: list[tuple[Parameter, Tensor | None]] | None = None
-        self.graph: Any = None
 
     def inputs(self, images: np.ndarray, labels: np.ndarray) -> Inputs:
         """A batch for a call. Raises ShapeError for a label that is neither a class nor ignored."""
@@ -87,7 +85,7 @@ class StepGraph:
         Afterwards the parameters have the gradients of the step. Raises MinifcnError if one is frozen, or if the
         batches are not of the shapes of the first call.
         """
-        refuse_frozen(dict(self.network.named_parameters()), "a step as one graph")
+        refuse_frozen(dict(self.network.named_parameters()), self.what)
         forms = [batch.form for batch in batches]
         if self.forms is None:
             self._allocate(batches)
@@ -106,16 +104,11 @@ class StepGraph:
     def _allocate(self, batches: Sequence[Inputs]) -> None:
         """Memory of what changes from step to step, which lives as long as the graph."""
         xp = self.place.xp
-        self.images = [self._like(batch.images) for batch in batches]
+        self.images = [self.like(batch.images) for batch in batches]
         self.labels = [xp.empty(batch.rule.target.shape, batch.rule.target.dtype) for batch in batches]
         self.shares = [xp.empty(batch.rule.target.shape, self.network.dtype) for batch in batches]
         self.counters = [xp.empty(1, np.uint32) for _ in batches]
         self.weights = batches[0].rule.weight
-
-    def _like(self, images: Any) -> Any:
-        """Memory for `images` [N, C, H, W], channels last."""
-        N, C, H, W = images.shape
-        return self.place.xp.empty((N, H, W, C), self.network.dtype).transpose(0, 3, 1, 2)
 
     def _write(self, batches: Sequence[Inputs], step: int) -> None:
         """Put what this step is about where the graph reads it."""
@@ -131,7 +124,7 @@ class StepGraph:
 
     def release(self) -> None:
         """Let go of the graph's memory, and of the step's gradients: the next call captures anew."""
-        self.graph = None
+        super().release()
         self._forget()
 
     def _forget(self) -> None:
@@ -153,11 +146,11 @@ class StepGraph:
 
     def _replay(self, batches: Sequence[Inputs], step: int) -> None:
         """One step as a graph; the second one is captured."""
-        if self.graph is None or self.state != settings.state():
+        if self.graph is None or not self.unchanged:
             self.release()
-            with self.place.capture() as graph:
+            self.note()
+            with self.capture():
                 self._launch()
-            self.graph, self.state = graph, settings.state()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         self._write(batches, step)

@@ -100,6 +100,12 @@ class Run:
         self.inheritance: Inheritance | None = None  # what a run that starts took over from `init`
         self.true_counts: np.ndarray | None = None  # pixels of each class in the validation images
         self.class_weights = None if config.class_weights is None else np.array(config.class_weights, config.dtype)
+        if config.graph and self.network.unlaunched:
+            raise TrainingError(
+                f"graph (=True) is not for {config.model} over {config.backbone}, which {self.network.unlaunched}: "
+                "leave it out"
+            )
+        self.replays = config.replays_steps and not self.network.unlaunched
         self.step_graph: StepGraph | None = None  # of steps over full batches of the shape that came first
         self._first_shape: set[tuple[int, ...]] | None = None
 
@@ -255,7 +261,7 @@ class Run:
         """Whether a step over `batches` is one of the graph's: full ones, of the shape that came first."""
         config, shapes = self.config, {batch.images.shape for batch in batches}
         full = len(batches) == config.accumulate and all(shape[0] == config.batch for shape in shapes)
-        if not config.replays_steps or not full or len(shapes) != 1:
+        if not self.replays or not full or len(shapes) != 1:
             return False
         self._first_shape = self._first_shape or shapes
         return shapes == self._first_shape

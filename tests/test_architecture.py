@@ -24,7 +24,7 @@ ROWS = [
     {"ops"},
     {"nn"},
     {"models"},
-    {"attribution", "checkpoint", "data", "metrics", "optim", "receptive"},
+    {"attribution", "checkpoint", "data", "metrics", "netgraph", "optim", "receptive"},
     {"labelgraph", "stepgraph", "tiling"},
     {"segmenter", "transfer", "viz", "weights"},
     {"configuration", "recognizer"},

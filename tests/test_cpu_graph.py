@@ -270,9 +270,9 @@ def test_callers_in_many_threads_at_once_get_their_own_labels():
 
 
 def test_what_labels_by_one_graph_need_is_named():
-    with pytest.raises(MinifcnError, match="need a network that upsamples by kernels"):
+    with pytest.raises(MinifcnError, match="a graph of labels cannot hold this network: it reorders maps"):
         LabelGraph(network(name="fcn32s", backbone="alexnet"))
-    with pytest.raises(MinifcnError, match="need device cpu, cuda or cuda-sim, not reference"):
+    with pytest.raises(MinifcnError, match="a graph of labels needs device cpu, cuda or cuda-sim, not reference"):
         LabelGraph(network().to("reference"))
     with pytest.raises(MinifcnError, match="evaluation mode that is frozen"):
         LabelGraph(network().train())(images(0))

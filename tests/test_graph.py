@@ -312,8 +312,6 @@ def test_misuse_is_named(place):
     [
         ({"device": "reference"}, r"graph \(=True\) needs device cpu, cuda or cuda-sim, not 'reference'"),
         ({"device": "cuda", "clip_norm": 5.0}, r"clip_norm \(=5.0\), which waits for the gradient's norm"),
-        ({"device": "cuda", "task": "classify"}, "not for task 'classify'"),
-        ({"device": "cuda", "backbone": "alexnet", "model": "fcn32s"}, "'alexnet' with deconv 'fixed'"),
     ],
 )
 def test_settings_that_a_graph_refuses(settings, words):
@@ -321,6 +319,43 @@ def test_settings_that_a_graph_refuses(settings, words):
         TrainConfig(**settings, graph=True)
     assert not TrainConfig(**settings).replays_steps
     assert not TrainConfig(**settings, graph=False).replays_steps
+
+
+NO_LAUNCHES = {
+    "classifier": ({"task": "classify", "data": "shapes:32x32"}, "classifier over small, which flattens maps"),
+    "upsampling": ({"data": "scenes:32x48", "model": "fcn32s", "backbone": "alexnet"}, "fcn32s over alexnet, which"),
+}
+
+
+@on_host
+@pytest.mark.parametrize("name", list(NO_LAUNCHES))
+def test_networks_that_a_graph_cannot_hold(place, name, tmp_path):
+    """Nothing is written by a run that asks for a graph; by default it has none."""
+    settings, words = NO_LAUNCHES[name]
+    config = TrainConfig(**settings, width=0.1, device=place, graph=True)
+    with pytest.raises(TrainingError, match=rf"graph \(=True\) is not for {words} .*without a kernel: leave it out"):
+        Run.start(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    run = Run(tmp_path / "run", replace(config, graph=None))
+    assert not run.replays
+    assert Run(tmp_path / "run", TrainConfig(data="scenes:32x48", width=0.1, device=place, graph=True)).replays
+    parameters = dict(run.network.named_parameters())
+    with pytest.raises(MinifcnError, match=r"a step as one graph cannot hold this network: it .* without a kernel"):
+        StepGraph(run.network, optim.SGD(parameters), loss_of(run.network))
+
+
+@on_host
+def test_other_arrays_of_parameters_are_captured_anew(place):
+    network, optimizer = tiny(place)
+    step = StepGraph(network, optimizer, loss_of(network))
+    for number in range(4):
+        if number == 3:  # two replays are behind it
+            bias = network.score_fr.bias
+            bias.data = bias.data + 1
+            old = bias.numpy().copy()
+        step([step.inputs(*batch())], number, 0.1)
+    assert not np.array_equal(bias.numpy(), old)
+    assert step.unchanged
 
 
 @pytest.mark.parametrize(

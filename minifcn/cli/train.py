@@ -90,7 +90,7 @@ class Display(Observer):
             for note in run.inheritance.notes:
                 console.print(f"  {note}", soft_wrap=True)
         state = f"at step {run.standing.step} of {run.total_steps}" if run.standing.step else f"{run.total_steps} steps"
-        graph = ", replayed as one graph" if run.config.replays_steps else ""
+        graph = ", replayed as one graph" if run.replays else ""
         console.print(f"{run.folder}: {state} on device {run.config.device}{graph}")
         examined = self.with_ledger and run.standing.step == 0
         if run.config.device == "cpu" and isinstance(run.network, FCN):

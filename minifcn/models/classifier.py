@@ -55,6 +55,11 @@ class Classifier(Trunk):
 
     # --- use ---
 
+    @property
+    def unlaunched(self) -> str:
+        """See `Trunk.unlaunched`."""
+        return "flattens maps without a kernel"
+
     def forward(self, x: Tensor) -> Tensor:
         expect_images(x, (self.input_size, self.input_size))
         return widened(self.through(stored(x))[0])

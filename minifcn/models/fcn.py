@@ -188,10 +188,11 @@ class FCN(Trunk):
         return found if found.ndim == 3 else found.argmax(axis=1).astype(label_dtype(self.classes))
 
     @property
-    def only_launches(self) -> bool:
-        """Whether its passes are launches alone, which a graph can hold: not where maps are upsampled by matrices."""
+    def unlaunched(self) -> str | None:
+        """See `Trunk.unlaunched`: where maps are upsampled by matrices."""
         layers = [module for _, module in self.named_modules() if isinstance(module, BilinearUpsample)]
-        return all(layer.window == geometry.bilinear_window(layer.factor) for layer in layers)
+        plain = all(layer.window == geometry.bilinear_window(layer.factor) for layer in layers)
+        return None if plain else "reorders maps for its fixed upsampling without a kernel"
 
     def _window(self) -> tuple[int, int, int] | None:
         """(factor, padding, offset) of the last upsampling, None where it is not the bilinear one of the kernels."""

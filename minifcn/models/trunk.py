@@ -94,6 +94,11 @@ class Trunk(Module):
         """fc6 or fc7 and its ReLU: each of K outputs sees a `window` of C channels."""
         raise NotImplementedError
 
+    @property
+    def unlaunched(self) -> str | None:
+        """What its passes do without a launch, so that no graph can hold them; None where there is no such thing."""
+        raise NotImplementedError
+
     def through(self, x: Tensor, kept: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """(the trunk's output for images x [N, 3, H, W], the outputs of the layers `kept` by name).
 
