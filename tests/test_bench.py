@@ -559,6 +559,18 @@ def test_every_rung_of_a_ladder_is_a_row(monkeypatch):
     assert "±" not in " ".join(tables.cells(rows[2]))
 
 
+def test_another_algorithm_for_weights_that_change_is_said(monkeypatch):
+    def rows():
+        contestants = {record.OWN: get_device("cpu").kernel("conv2d_backward_input")}
+        return list(convolutions.rows(work("conv2d_backward_input"), contestants, Setting("cpu", QUICK, CEILINGS, 1)))
+
+    assert rows()[0]["notes"] == []
+    monkeypatch.setattr(rungs, "chosen", lambda device, work, changing=False: "taps" if changing else "gemm")
+    (row,) = rows()
+    assert row["algorithm"] == "gemm"
+    assert row["notes"] == ["with transform: taps, which needs none"]
+
+
 def test_a_slow_reference_is_left_out_and_said_so(monkeypatch):
     monkeypatch.setattr(layers, "NUMPY_FLOP", 1)
     (row,) = layers.ladder([work()], Setting("reference", QUICK, CEILINGS, 1 << 20), [])

@@ -26,7 +26,7 @@ from minifcn.kernels import cpu, geometry, memory, reference, winograd
 from minifcn.kernels.checks import ShapeError
 from minifcn.kernels.cpu import constants, conv2d, gemm, taps, winograd1d
 from minifcn.kernels.cpu.conv2d import rung
-from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose, choose_backward_input
+from minifcn.kernels.cpu.ladder import DIRECTIONS, RUNGS, choose, choose_backward_input, computing
 from minifcn.kernels.cpu.vectors import lanes_of
 from minifcn.kernels.settings import settings
 
@@ -721,6 +721,16 @@ def test_many_weights_that_change_are_not_transformed_for_a_few_pixels():
     assert relative(changing, exact) <= 1e-6
     assert 1e-7 <= relative(kept, exact) <= 5e-6
     assert not np.array_equal(changing, kept)
+
+
+def test_the_rung_that_computes():
+    """It is the one that was chosen, but gemm for the gradients of one that has only a forward pass of its own."""
+    few = geometry.conv2d((8, 512, 4, 4), (512, 512, 3, 3), 1, 1)
+    with settings.using(convolution="fastest"):
+        for shape in (VGG, SCORE, FC6):
+            assert {computing(op, shape, np.float32) for op in DIRECTIONS} == {choose(shape, np.float32)}
+        assert [computing(op, FIRST, np.float32) for op in DIRECTIONS] == ["winograd1d", "gemm", "gemm"]
+        assert [computing(op, few, np.float32, True) for op in DIRECTIONS] == ["winograd4", "taps", "winograd4"]
 
 
 def test_the_choice_can_be_overridden():

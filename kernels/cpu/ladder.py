@@ -70,6 +70,17 @@ def choose_backward_input(geo: Conv2dGeometry, dtype: np.dtype | type, changing:
     return _exact(geo, dtype) if geo.K * geo.C * geo.R * geo.S >= MANY_WEIGHTS else name
 
 
+def computing(op: str, geo: Conv2dGeometry, dtype: np.dtype | type, changing: bool = False) -> str:
+    """The rung whose function computes `op`, one of DIRECTIONS: that one, or another to which it leaves the op."""
+
+    def function(name: str) -> Any:
+        return getattr(RUNGS[name], op.removeprefix("conv2d_"))
+
+    backward = op == "conv2d_backward_input"
+    taken = function(choose_backward_input(geo, dtype, changing) if backward else choose(geo, dtype))
+    return next(name for name in RUNGS if function(name) == taken)
+
+
 @lru_cache(maxsize=1024)
 def _chosen(geo: Conv2dGeometry, dtype: np.dtype, wanted: str) -> str:
     """The rung for the setting `wanted`."""

@@ -126,6 +126,8 @@ def rows(work: Convolution, kernels: dict[str, Kernel], setting: Setting) -> Ite
                 {record.TRANSFORM: f"{name} {record.TRANSFORM}"} if _has_transform(work, name, setting.device) else {}
             )
             record.fill(row, taken, name, alternatives, tuple(baselines))
+            if own and alternatives and (other := rungs.chosen(setting.device, work, changing=True)) != algorithm:
+                row["notes"].append(f"{record.TRANSFORM}: {other}, which needs none")
         yield row
     if setting.peer:
         setting.peer.ask("drop")

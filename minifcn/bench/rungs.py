@@ -76,15 +76,15 @@ def _cuda_rung(device: str, op: str, name: str) -> Callable:
     return rung
 
 
-def chosen(device: str, work: Convolution) -> str:
-    """The algorithm that the device takes for `work` under the current settings."""
+def chosen(device: str, work: Convolution, changing: bool = False) -> str:
+    """The algorithm that the device takes for `work` under the current settings, its weights constant or `changing`."""
     if device not in LADDERS:
         return device
     geo = geometry.conv2d(work.x_shape, work.w_shape, *work.window)
     if device == "cpu":
         from ..kernels.cpu import ladder
 
-        return ladder.choose(geo, work.dtype)
+        return ladder.computing(work.op, geo, work.dtype, changing)
     from ..kernels.cuda import ladder
 
     return ladder.choose(work.op, geo, np.dtype(work.dtype)).name
