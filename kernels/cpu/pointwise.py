@@ -43,9 +43,7 @@ def takes_weights_as_they_are(geo) -> bool:
     return True
 
 
-def forward_weights(geo, w):
-    """Panels [panel, C, width], as for `gemm`."""
-    return gemm.forward_weights(geo, w)[0]
+forward_weights = gemm.forward_weights
 
 
 @njit(cache=True, nogil=True)
@@ -90,15 +88,16 @@ def forward(geo, x, weights, bias, relu):
     pixels, width, lanes = geo.N * geo.P * geo.Q, panel_width(geo.K, x.dtype), lanes_of(x.dtype)
     y = memory.empty((geo.N, geo.P, geo.Q, geo.K), x.dtype)
     mask = memory.empty((*y.shape[:3], -(-geo.K // 8)), np.uint8) if relu else None
-    panels, to_pack = weights, 0
-    if weights.ndim == 4:
+    if isinstance(weights, np.ndarray):
         panels = memory.empty((-(-geo.K // width), geo.C, width), x.dtype)
-        to_pack = len(panels) * width // lanes
+        w, to_pack = weights.reshape(-1), len(panels) * width // lanes
+    else:
+        (panels,), w, to_pack = weights, weights[0].reshape(-1), 0
     blocks = _jobs(-(-pixels // PIXELS), geo)
     splits = _jobs(min(len(panels), max(1, SPLIT // max(blocks, 1))), geo)
     bits, row, _ = gemm.bits(mask)
     run(
-        _forward, (to_pack, blocks * splits), tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, weights.reshape(-1),
+        _forward, (to_pack, blocks * splits), tools(x.dtype), x.reshape(-1), pixels, geo.C, geo.K, w,
         blocks, splits, panels, bias, int(relu), y.reshape(-1), bits, row,
     )  # fmt: skip
     return y, mask
